@@ -11,6 +11,7 @@ use crate::client::ClientCommand;
 use crate::client::login::Login;
 use crate::client::output::Output;
 use crate::client::worker::Workers;
+use crate::cron::Cron;
 use crate::secret::SecretCommand;
 
 /// Build container images on a push or on request
@@ -68,6 +69,8 @@ Example:
   gantry settings > gantry.toml")]
     Settings,
     Login(Login),
+    #[command(subcommand)]
+    Cron(Cron),
     #[command(flatten)]
     Client(Box<ClientCommand>),
     /// Print shell completions
@@ -380,6 +383,10 @@ mod tests {
             "gantry build -r demo -t web:v1 -t web:latest -f Dockerfile --build-arg A=1 --secret-build-arg B --target t --platform linux --timeout 600 --no-push --no-logs --no-wait --no-format .",
             "gantry task create -r demo -n hello --image hello:{{.Run.ID}} --context https://h/r.git#main --file Dockerfile --git-access-token t --commit-trigger-enabled false --no-push --arg A=1 --secret-arg B=2 --status Disabled",
             "gantry task update -n hello --commit-trigger-enabled True --no-cache false",
+            "gantry task timer add -r demo -n hello --timer-name t2 --schedule @ --enabled true",
+            "gantry task timer update -n hello --timer-name t2 --enabled False",
+            "gantry task timer remove -n hello --timer-name t2",
+            "gantry task timer list -n hello",
             "gantry task run -r demo -n hello -c . --no-wait",
             "gantry task list-runs -r demo --name hello --run-status failed --top 3 --output json",
             "gantry task show-run -r demo --run-id ca1",

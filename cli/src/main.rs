@@ -2,15 +2,17 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory as _, Parser as _};
+use gantry_domain::timestamp::Timestamp;
 use rustix::fs::Mode;
 
 mod args;
 mod backup;
 mod client;
 mod compose;
+mod cron;
 mod environment;
 mod exit;
 mod health;
@@ -75,6 +77,7 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
         Command::Client(command) => {
             runtime.block_on(client::run(*command, arguments.output, environment))
         }
+        Command::Cron(cron) => cron.run(arguments.output, now()),
         Command::Ready(options) => runtime.block_on(ready::ready(options, &environment)),
         Command::Settings => write_out(gantry_ops::settings::DEFAULTS).map(|()| Exit::Ok),
         Command::Completions { shell } => {
@@ -86,6 +89,12 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
     // A thread may still be reading a large file, and nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
+}
+
+#[expect(clippy::disallowed_methods, reason = "without a server there is no other clock")]
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::default().after(since)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

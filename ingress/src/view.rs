@@ -17,6 +17,7 @@ use gantry_domain::secret;
 use gantry_domain::source::CommitId;
 use gantry_domain::step::{Step, StepEnd, StepState, Steps};
 use gantry_domain::task::{self, Status};
+use gantry_domain::timer;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
 use gantry_domain::trigger::{PollInterval, SourceTrigger};
@@ -29,7 +30,7 @@ use serde::Serialize;
 
 use crate::usecase::runs::waits_for;
 use crate::usecase::simulation::Simulated;
-use crate::usecase::tasks::TaskWebhook;
+use crate::usecase::tasks::{Surroundings, TaskWebhook};
 use crate::usecase::webhooks::{Examined, Found, Sent};
 
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
@@ -110,6 +111,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         push: build.is_some_and(|build| build.push),
         no_cache: build.is_some_and(|build| build.no_cache),
         source_trigger: task.source_trigger.as_ref().map(source_trigger),
+        timers: task.timers.as_slice().iter().map(timer).collect(),
         has_git_token: task.git_token.is_some(),
         report_status: task.reports,
         has_api_token: task.api_token.is_some(),
@@ -120,9 +122,28 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
     }
 }
 
-/// A task with the webhook that it needs.
-pub(crate) fn task_with_webhook(task: &task::Task, webhook: &TaskWebhook) -> types::Task {
-    types::Task { webhook: task_webhook(webhook), ..self::task(task) }
+/// A task with its webhook, and when its timers are due next.
+pub(crate) fn task_with(task: &task::Task, around: &Surroundings) -> types::Task {
+    let mut view = self::task(task);
+    view.webhook = task_webhook(&around.webhook);
+    for timer in &mut view.timers {
+        let of_timer = around.due.iter().find(|due| due.timer.name.as_str() == timer.name);
+        timer.next = of_timer.map(|scheduled| time(scheduled.due));
+    }
+    view
+}
+
+fn timer(timer: &timer::Timer) -> types::Timer {
+    types::Timer {
+        name: timer.name.to_string(),
+        schedule: timer.schedule.to_string(),
+        timezone: timer.timezone.to_string(),
+        status: status_word(timer.status).to_owned(),
+        misfire: timer.misfire.to_string(),
+        catch_up: timer.catch_up.seconds(),
+        overlap: timer.overlap.to_string(),
+        next: None,
+    }
 }
 
 fn task_webhook(webhook: &TaskWebhook) -> Option<types::TaskWebhook> {
@@ -639,6 +660,9 @@ fn what(kind: &EventKind) -> String {
             format!("{command} asked for below pull request {number} of {repository}")
         }
         EventKind::ImagePushed(pushed) => format!("{} is {}", pushed.image, pushed.digest),
+        EventKind::TimerDue(due) => {
+            format!("timer {} of task {} was due {}", due.timer, due.task, due.due.to_minute())
+        }
         EventKind::TaskSaved { task, .. } => format!("task {task} was saved"),
         EventKind::Requested { rerun_of: Some(run), by, .. } => {
             format!("a rerun of {run} was asked for with token {by}")

@@ -89,7 +89,7 @@ impl Look {
     fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: WaitReason) {
         if matches!(reason, WaitReason::RegistryLimit { .. }) {
             self.full_registries.insert(run.id.prefix(), reason);
-        } else if let Some(task) = task {
+        } else if let (WaitReason::TaskLimit { .. }, Some(task)) = (&reason, task) {
             self.full_tasks.insert(task, reason);
         }
     }

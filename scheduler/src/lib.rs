@@ -23,6 +23,7 @@ mod secrets;
 mod stranded;
 mod sweeper;
 mod ticking;
+mod timers;
 
 pub use decider::Asks;
 pub use keeper::{Keeper, Retention};

@@ -23,7 +23,8 @@ use crate::reconcile::{Looks, Reconciler};
 use crate::resolver::Resolver;
 use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
-use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
+use crate::ticking::{LOOK_AGAIN, every, on_doorbell, when_due};
+use crate::timers::Timers;
 
 /// How often expired data is removed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
@@ -94,7 +95,11 @@ impl Scheduler {
         let reconciler = self.reconciler();
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
         let (outbox, notifier, provisioner) = (self.outbox(), self.notifier(), self.provisioner());
-        let interval = self.settings.sweep_interval;
+        let (timers, interval) = (self.timers(), self.settings.sweep_interval);
+        let fire_timers = || async {
+            timers.tick().await?;
+            timers.pause().await
+        };
         let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
         let look_at_repositories = async {
             if let Err(error) = reconciler.look_again().await {
@@ -104,6 +109,7 @@ impl Scheduler {
         };
         tokio::join!(
             on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
+            when_due("timers", &stop, fire_timers),
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
             every("notifier", &stop, REPORT_INTERVAL, || notifier.tick()),
@@ -123,13 +129,14 @@ impl Scheduler {
     /// # Errors
     /// [`StoreError`].
     pub async fn tick(&self) -> Result<bool, StoreError> {
+        let fired = self.timers().tick().await?;
         let resolved = self.resolver().tick().await?;
         let decided = self.decider().tick_and_settle().await?;
         let admitted = self.admitter().tick_and_settle().await?;
         let reported = self.outbox().tick_and_settle().await?;
         let told = self.notifier().tick_and_settle().await?;
         let provisioned = self.provisioner().tick_and_settle().await?;
-        Ok(resolved + decided + admitted + reported + told + provisioned > 0)
+        Ok(fired + resolved + decided + admitted + reported + told + provisioned > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -191,6 +198,18 @@ impl Scheduler {
             vaults: Arc::clone(&self.vaults),
             code_host: Arc::clone(&self.code_host),
         }
+    }
+
+    fn timers(&self) -> Timers {
+        Timers { store: Arc::clone(&self.store), events: Arc::clone(&self.queues.events) }
+    }
+
+    /// Fires the timers that are due. Returns how many this scheduler fired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn fire_timers(&self) -> Result<usize, StoreError> {
+        self.timers().tick().await
     }
 
     fn outbox(&self) -> Outbox {

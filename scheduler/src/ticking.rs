@@ -96,12 +96,30 @@ pub(crate) async fn every<F: Future<Output = Result<usize, StoreError>>>(
     }
 }
 
+/// Ticks at the start and then after the pause that the last tick returned.
+pub(crate) async fn when_due<F: Future<Output = Result<Duration, StoreError>>>(
+    name: &'static str,
+    stop: &CancellationToken,
+    tick: impl Fn() -> F,
+) {
+    let mut said = Said::default();
+    loop {
+        let ticked = tick().await;
+        let pause = ticked.as_ref().copied().unwrap_or_default();
+        rest_on_error(name, &mut said, stop, ticked).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
 /// Pauses after an error, and logs it unless it is the same as the last one: if the store is down, every tick fails.
-async fn rest_on_error(
+async fn rest_on_error<T>(
     name: &str,
     said: &mut Said,
     stop: &CancellationToken,
-    ticked: Result<usize, StoreError>,
+    ticked: Result<T, StoreError>,
 ) {
     let Err(error) = ticked else {
         said.over();

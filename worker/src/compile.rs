@@ -367,6 +367,7 @@ fn known_variables<'a>(
         // The checkout of a commit has no branch.
         branch: run.cause.branch().or(source.and_then(Checkout::branch)),
         task: run.task.as_ref().map(|task| &task.name),
+        timer: run.cause.timer(),
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod config;
 pub(crate) mod http;
 pub(crate) mod login;
 pub(crate) mod output;
+pub(crate) mod table;
 pub(crate) mod worker;
 
 mod arguments;
@@ -38,7 +39,6 @@ pub(crate) mod secret;
 mod simulate;
 mod sse;
 mod status;
-mod table;
 mod task;
 mod task_file;
 mod task_images;

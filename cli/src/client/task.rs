@@ -7,6 +7,7 @@ use gantry_domain::id::RunId;
 
 use self::save::{Create, Update};
 use self::start::RunTask;
+use self::timer::TimerCommand;
 use super::Client;
 use super::arguments::RegistryArg;
 use super::log_view::Show;
@@ -17,6 +18,7 @@ use crate::exit::Exit;
 
 mod save;
 mod start;
+mod timer;
 mod trigger;
 mod view;
 
@@ -32,6 +34,8 @@ Examples:
   gantry task create -n web -c https://github.com/octo/web.git#main \\
     -t 'web:{{.Run.ID}}' -t web:latest
   gantry task create -n test -c https://github.com/octo/web.git#main -f acr-task.yaml
+  gantry task create -n nightly -c https://github.com/octo/web.git#main \\
+    -t 'web:{{.Run.ID}}' --schedule 'nightly:0 3 * * *' --timezone Europe/Berlin
   gantry task create -n hello --cmd 'busybox echo hello'
   gantry task create -n api -c https://github.com/octo/mono.git#main:api \\
     -f build/Dockerfile -t 'api:{{.Run.ID}}'
@@ -64,6 +68,8 @@ runs in.")]
   gantry task run -n web --arg VERSION=2 --no-wait
   gantry task run -n web -c .             the task's recipe on this folder")]
     Run(RunTask),
+    #[command(subcommand)]
+    Timer(TimerCommand),
     #[command(flatten)]
     File(FileCommand),
     /// List runs from the newest
@@ -128,6 +134,7 @@ impl Tasks {
             Self::Update(update) => update.run(client).await,
             Self::Delete(one) => one.delete(client).await,
             Self::Run(run) => run.run(client).await,
+            Self::Timer(timer) => timer.run(client).await,
             Self::File(file) => file.run(client.output, &client.environment),
             Self::ListRuns(list) => list.run(client).await,
             Self::ShowRun(by) => {

@@ -45,8 +45,8 @@ pub(super) async fn create(
     body: Json<types::TaskCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let task = tasks::create(&state, &allowed, &at, &body).await?;
-    let webhook = tasks::webhook(&state, &task).await?;
-    Ok(HttpResponse::Created().json(view::task_with_webhook(&task, &webhook)))
+    let around = tasks::surroundings(&state, &task).await?;
+    Ok(HttpResponse::Created().json(view::task_with(&task, &around)))
 }
 
 /// Shows a task.
@@ -59,8 +59,8 @@ pub(super) async fn show(
 ) -> Result<Json<types::Task>, ApiError> {
     let (registry, name) = at.into_inner();
     let (_, task) = tasks::find(&state, &allowed, &registry, &name).await?;
-    let webhook = tasks::webhook(&state, &task).await?;
-    Ok(Json(view::task_with_webhook(&task, &webhook)))
+    let around = tasks::surroundings(&state, &task).await?;
+    Ok(Json(view::task_with(&task, &around)))
 }
 
 /// Shows the images that a task needs, read from its source when it was saved and when the source moved, or by a run.
@@ -87,8 +87,8 @@ pub(super) async fn update(
 ) -> Result<Json<types::Task>, ApiError> {
     let (registry, name) = at.into_inner();
     let task = tasks::update(&state, &allowed, &registry, &name, &body).await?;
-    let webhook = tasks::webhook(&state, &task).await?;
-    Ok(Json(view::task_with_webhook(&task, &webhook)))
+    let around = tasks::surroundings(&state, &task).await?;
+    Ok(Json(view::task_with(&task, &around)))
 }
 
 /// Removes a task; its runs are kept until they expire.

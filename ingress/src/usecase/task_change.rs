@@ -4,6 +4,7 @@ use gantry_api::{TaskFileUpdate, TaskUpdate};
 use gantry_domain::recipe::{FileWork, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::{Keyring, SecretError};
 
 use super::code_choice;
@@ -16,6 +17,7 @@ pub(super) fn changed(
     registry: &Registry,
     task: &Task,
     asked: &TaskUpdate,
+    now: Timestamp,
 ) -> Result<Task, Refusal> {
     let mut check = Checker::new(registry, keyring);
     let mut changed = task.clone();
@@ -32,6 +34,7 @@ pub(super) fn changed(
     if let Some(trigger) = &asked.source_trigger {
         changed.source_trigger = trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     }
+    set(&mut changed.timers, asked.timers.as_deref(), |timers| check.timers(timers, now));
     if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
         // A token belongs to the repository that it was given for, and must not be sent to another.
         (changed.git_token, changed.api_token) = (None, None);

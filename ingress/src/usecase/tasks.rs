@@ -9,6 +9,7 @@ use gantry_domain::scan::TaskImages;
 use gantry_domain::task::{Status, Task};
 use gantry_seams::place::Place;
 use gantry_seams::provisioning::{self, Provisioned};
+use gantry_seams::timers::{self, Scheduled};
 use gantry_seams::{AddError, task_images, tasks};
 
 use super::paging::{Listed, Paging};
@@ -78,6 +79,7 @@ pub(crate) async fn create(
 }
 
 async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Result<Task, Refusal> {
+    let now = state.store.now().await?;
     let mut check = Checker::new(registry, &state.keyring);
     let name: Option<TaskName> = check.mistakes.parse("name", &new.name);
     let source = check.context(&new.context)?;
@@ -88,6 +90,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     };
     let source_trigger =
         new.source_trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
+    let timers = check.timers(&new.timers, now);
     let git_token = check.git_token(new.git_token.as_deref())?;
     let api_token = check.api_token(new.api_token.as_deref())?;
     let run_limit = new.run_limit.and_then(|limit| check.run_limit(limit));
@@ -103,12 +106,13 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
             task: name.as_ref(),
         });
     }
-    let (Some(name), Some(recipe), Some(status)) = (name, parts.whole(), status) else {
+    let (Some(name), Some(recipe), Some(status), Some(timers)) =
+        (name, parts.whole(), status, timers)
+    else {
         return Err(Refusal::Invalid(check.mistakes));
     };
     check.finish(&recipe, git_token.as_ref())?;
     lint(&recipe).await?;
-    let now = state.store.now().await?;
     Ok(Task {
         id: TaskId { registry: registry.name.clone(), name },
         prefix: registry.prefix,
@@ -116,6 +120,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         status,
         recipe,
         source_trigger,
+        timers,
         git_token,
         reports: new.report_status,
         api_token,
@@ -139,6 +144,20 @@ pub(crate) async fn find<S: Needs>(
     Ok((found, task.ok_or_else(|| absent(&id))?))
 }
 
+/// What is known of a task beside its record.
+pub(crate) struct Surroundings {
+    /// The webhook that it needs.
+    pub(crate) webhook: TaskWebhook,
+    /// When its enabled timers are due next.
+    pub(crate) due: Vec<Scheduled>,
+}
+
+/// What is known of a task beside its record.
+pub(crate) async fn surroundings(state: &State, task: &Task) -> Result<Surroundings, Refusal> {
+    let webhook = webhook(state, task).await?;
+    Ok(Surroundings { webhook, due: timers::of_task(state.store.as_ref(), task).await? })
+}
+
 /// The webhook that a task needs at its code host.
 pub(crate) enum TaskWebhook {
     /// Its triggers start nothing by webhooks.
@@ -150,7 +169,7 @@ pub(crate) enum TaskWebhook {
 }
 
 /// How the webhook that a task needs stands.
-pub(crate) async fn webhook(state: &State, task: &Task) -> Result<TaskWebhook, Refusal> {
+async fn webhook(state: &State, task: &Task) -> Result<TaskWebhook, Refusal> {
     let store = state.store.as_ref();
     let Some(url) = task.repository().filter(|_| task.needs_webhook()) else {
         return Ok(TaskWebhook::NotNeeded);
@@ -189,7 +208,8 @@ pub(crate) async fn update(
     asked: &TaskUpdate,
 ) -> Result<Task, Refusal> {
     let (registry, task) = find(state, allowed, registry, name).await?;
-    let changed = changed(&state.keyring, &registry, &task, asked)?;
+    let now = state.store.now().await?;
+    let changed = changed(&state.keyring, &registry, &task, asked, now)?;
     lint(&changed.recipe).await?;
     let is_as_checked = AtomicBool::new(true);
     let updated = tasks::update(state.store.as_ref(), &task.id, |now| {

@@ -74,7 +74,7 @@ async fn all_mistakes_of_a_task_are_reported_at_once() {
     name: `x` is no task name: 2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit
     context: `https://…@github.com/octo/hello.git` is no git URL: remove what stands before `@` in the address, and give the token with `--git-access-token`
     dockerfile: `../Dockerfile` is no path in a source: relative, without `..`, empty words or control characters, at most 1024 characters
-    images: `web:{{.Run.Idd}}` is no template: the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName
+    images: `web:{{.Run.Idd}}` is no template: the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName, .Run.Timer, .Run.TimerDue
     images: `WEB:1`: `WEB` is no repository: words of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by `/`, at most 255 characters
     build_args: `1A` is no build argument's name: letters, digits and `_`, not beginning with a digit, at most 200 characters
     platform: `windows` is no platform: `linux[/architecture[/variant]]`: only linux is built

@@ -29,6 +29,7 @@ mod scans;
 mod secrets;
 mod steps;
 mod subscription;
+mod timers;
 mod tls;
 mod webhooks;
 mod wire;

@@ -26,6 +26,7 @@ mod pull_request;
 mod push;
 mod queries;
 mod saved;
+mod timer;
 
 pub use asks::Asks;
 use asks::MayAsk;
@@ -237,6 +238,7 @@ impl Decider {
                 let task = Incarnation { id: task, created: *created };
                 self.decide_saved(found, task, *watches_anew, may_ask).await?
             }
+            EventKind::TimerDue(due) => self.decide_timer(found, due).await?,
             EventKind::ImagePushed(pushed) => {
                 let what = format!("{} at {}", pushed.image, pushed.digest);
                 self.decide_nothing(found, Rule::RecordedOnly { what }).await?

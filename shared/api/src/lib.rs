@@ -20,6 +20,7 @@ mod secret;
 mod status;
 mod task;
 mod task_images;
+mod timer;
 mod token;
 mod trigger;
 mod webhook;
@@ -53,6 +54,7 @@ pub use task::{
     TaskWebhook,
 };
 pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
+pub use timer::Timer;
 pub use token::{Token, TokenCreate, TokenCreated};
 pub use trigger::{CommitRules, PathRules, PullRequestRules, SourceTrigger};
 pub use webhook::{FoundWebhook, Redelivered, SentDelivery, WebhookReport};

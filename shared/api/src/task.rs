@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::timer::Timer;
 use super::trigger::SourceTrigger;
 use super::{present, yes};
 
@@ -48,6 +49,9 @@ pub struct Task {
     /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Start runs by the clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<Timer>,
     /// Whether it has a token for reading its repository.
     pub has_git_token: bool,
     /// Whether the code host shows the states of its runs at their commits.
@@ -213,6 +217,9 @@ pub struct TaskCreate {
     /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Start runs by the clock; at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<Timer>,
     /// The token for reading the repository. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
@@ -247,6 +254,7 @@ impl Default for TaskCreate {
             no_cache: false,
             status: None,
             source_trigger: None,
+            timers: Vec::new(),
             git_token: None,
             report_status: true,
             api_token: None,
@@ -310,6 +318,9 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SourceTrigger>)]
     pub source_trigger: Option<Option<SourceTrigger>>,
+    /// All timers, instead of the former ones. One that stays the same keeps its next instant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timers: Option<Vec<Timer>>,
     /// The token for reading the repository; `null` for none. Never returned.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(write_only, value_type = Option<String>)]

@@ -10,6 +10,8 @@ use crate::fact::FactKey;
 use crate::id::{EventId, RunId, TokenId};
 use crate::signature::RunSignature;
 use crate::source::{CommitId, RefName, RepositoryKey};
+use crate::timer::TimerName;
+use crate::timestamp::Timestamp;
 
 /// What started a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,18 @@ pub enum Cause {
         /// The event that records it.
         event: EventId,
     },
+    /// A timer was due.
+    Timer {
+        /// The event that records it.
+        event: EventId,
+        /// The timer of the task.
+        timer: TimerName,
+        /// The instant at which it was due.
+        due: Timestamp,
+        /// Whether it waits for earlier runs of the timer to end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        queues: bool,
+    },
     /// A person or program requested it.
     Request {
         /// The event that records it.
@@ -89,6 +103,7 @@ impl Cause {
             Self::Push { event, .. }
             | Self::PullRequest { event, .. }
             | Self::Saved { event }
+            | Self::Timer { event, .. }
             | Self::Request { event, .. } => event,
         }
     }
@@ -97,7 +112,10 @@ impl Cause {
     #[must_use]
     pub fn by(&self) -> Option<&TokenId> {
         match self {
-            Self::Push { .. } | Self::PullRequest { .. } | Self::Saved { .. } => None,
+            Self::Push { .. }
+            | Self::PullRequest { .. }
+            | Self::Saved { .. }
+            | Self::Timer { .. } => None,
             Self::Request { by, .. } => Some(by),
         }
     }
@@ -109,7 +127,7 @@ impl Cause {
             Self::Push { fact, generation, .. } | Self::PullRequest { fact, generation, .. } => {
                 Some(FactVersion { fact: fact.clone(), generation: *generation })
             }
-            Self::Saved { .. } | Self::Request { .. } => None,
+            Self::Saved { .. } | Self::Timer { .. } | Self::Request { .. } => None,
         }
     }
 
@@ -118,7 +136,19 @@ impl Cause {
     pub fn commit(&self) -> Option<&CommitId> {
         match self {
             Self::Push { commit, .. } | Self::PullRequest { commit, .. } => Some(commit),
-            Self::Saved { .. } | Self::Request { .. } => None,
+            Self::Saved { .. } | Self::Timer { .. } | Self::Request { .. } => None,
+        }
+    }
+
+    /// The timer and the instant at which it was due, if a timer started the run.
+    #[must_use]
+    pub fn timer(&self) -> Option<(&TimerName, Timestamp)> {
+        match self {
+            Self::Timer { timer, due, .. } => Some((timer, *due)),
+            Self::Push { .. }
+            | Self::PullRequest { .. }
+            | Self::Saved { .. }
+            | Self::Request { .. } => None,
         }
     }
 
@@ -130,7 +160,7 @@ impl Cause {
                 Some(name)
             }
             Self::PullRequest { branch, .. } | Self::Request { branch, .. } => branch.as_ref(),
-            Self::Saved { .. } => None,
+            Self::Saved { .. } | Self::Timer { .. } => None,
         }
     }
 
@@ -141,6 +171,7 @@ impl Cause {
             Self::Push { .. } => "Commit",
             Self::PullRequest { .. } => "Pull Request",
             Self::Saved { .. } => "Saved",
+            Self::Timer { .. } => "Timer",
             Self::Request { .. } => "Manual",
         }
     }
@@ -162,6 +193,7 @@ impl fmt::Display for Cause {
                 write!(f, "pull request {number}{of} at {at}")
             }
             Self::Saved { .. } => f.write_str("the task was saved"),
+            Self::Timer { timer, due, .. } => write!(f, "timer {timer} due {}", due.to_minute()),
             Self::Request { rerun_of: Some(run), .. } => write!(f, "rerun of {run}"),
             Self::Request { by, rerun_of: None, .. } => write!(f, "asked for with token {by}"),
         }

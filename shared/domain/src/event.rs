@@ -12,6 +12,7 @@ use crate::pull_request::{
     Association, ChangedFiles, ProviderRepository, PullRequest, PullRequestVersion,
 };
 use crate::source::{CommitId, CommitPrefix, GitUrl, RefName, RepositoryKey};
+use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 use crate::trigger::PullRequestAction;
@@ -43,7 +44,10 @@ impl EventKind {
             Self::PullRequest(change) => change.hook = None,
             Self::PullRequestNotice(notice) => notice.hook = None,
             Self::Comment(comment) => comment.hook = None,
-            Self::ImagePushed(_) | Self::TaskSaved { .. } | Self::Requested { .. } => {}
+            Self::ImagePushed(_)
+            | Self::TaskSaved { .. }
+            | Self::TimerDue(_)
+            | Self::Requested { .. } => {}
         }
         self
     }
@@ -74,6 +78,8 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         watches_anew: bool,
     },
+    /// A timer of a task is due.
+    TimerDue(TimerDue),
     /// A person or program requested a run. Decided when it was accepted.
     Requested {
         /// The token of the request.
@@ -85,6 +91,32 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rerun_of: Option<RunId>,
     },
+}
+
+/// One due instant of a timer: at most one event exists for it, whoever fires it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerDue {
+    /// The task.
+    pub task: TaskId,
+    /// The time of creation, which distinguishes the task from others of the same name.
+    pub created: Timestamp,
+    /// The timer.
+    pub timer: TimerName,
+    /// The instant.
+    pub due: Timestamp,
+}
+
+impl TimerDue {
+    /// The id of the event.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        let Self { task, created, timer, due } = self;
+        let (created, due) = (created.as_millis(), due.as_millis());
+        match format!("timer:{task}:{created}:{timer}:{due}").parse() {
+            Ok(id) => id,
+            Err(_) => unreachable!("names and numbers are short and of an event id's characters"),
+        }
+    }
 }
 
 /// A move of a branch or tag.

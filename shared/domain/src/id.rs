@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::InvalidText;
 use crate::text::{serde_as_text, text_type};
 
-fn is_name(text: &str, least: usize, most: usize) -> bool {
+pub(crate) fn is_name(text: &str, least: usize, most: usize) -> bool {
     (least..=most).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())

@@ -8,6 +8,7 @@ use crate::id::{RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
 use crate::source::{GitUrl, Source};
+use crate::timer::Timers;
 use crate::timestamp::Timestamp;
 use crate::trigger::SourceTrigger;
 
@@ -27,6 +28,9 @@ pub struct Task {
     /// Starts runs when its repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Start runs by the clock.
+    #[serde(default, skip_serializing_if = "Timers::is_empty")]
+    pub timers: Timers,
     /// The token for its git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,

@@ -12,6 +12,7 @@ use crate::image::RegistryHost;
 use crate::platform::Platform;
 use crate::source::{CommitId, RefName};
 use crate::text::serde_as_text;
+use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
 
 /// A text in which `{{.Run.X}}` is replaced by a property of the run.
@@ -38,6 +39,8 @@ enum Variable {
     Commit,
     Branch,
     TaskName,
+    Timer,
+    TimerDue,
 }
 
 /// The values of the variables.
@@ -57,6 +60,9 @@ pub struct RunVariables<'a> {
     pub branch: Option<&'a RefName>,
     /// `.Run.TaskName`; empty for a quick build.
     pub task: Option<&'a TaskName>,
+    /// `.Run.Timer`, and the instant at which it was due as `.Run.TimerDue`, written like the date; empty if no timer started
+    /// the run.
+    pub timer: Option<(&'a TimerName, Timestamp)>,
 }
 
 impl RunVariables<'_> {
@@ -109,7 +115,7 @@ const CLOSE: &str = "}}";
 
 /// The rule in errors: the list of variables.
 const VARIABLES: &str = "the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, \
-                         .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName";
+                         .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName, .Run.Timer, .Run.TimerDue";
 
 /// The parts of a text that were found so far.
 #[derive(Default)]
@@ -253,8 +259,16 @@ impl fmt::Display for ArgValue {
 
 serde_as_text!(ArgValue);
 
+/// A time that fits into a tag: `yyyyMMdd-HHmmssz`.
+fn date(at: Timestamp) -> String {
+    let at = at.to_utc();
+    let (h, m, s) = at.time().as_hms();
+    let (year, month, day) = at.date().to_calendar_date();
+    format!("{year:04}{:02}{day:02}-{h:02}{m:02}{s:02}z", u8::from(month))
+}
+
 impl Variable {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Id,
         Self::Registry,
         Self::RegistryName,
@@ -264,6 +278,8 @@ impl Variable {
         Self::Commit,
         Self::Branch,
         Self::TaskName,
+        Self::Timer,
+        Self::TimerDue,
     ];
 
     fn as_written(self) -> &'static str {
@@ -277,6 +293,8 @@ impl Variable {
             Self::Commit => "{{.Run.Commit}}",
             Self::Branch => "{{.Run.Branch}}",
             Self::TaskName => "{{.Run.TaskName}}",
+            Self::Timer => "{{.Run.Timer}}",
+            Self::TimerDue => "{{.Run.TimerDue}}",
         }
     }
 
@@ -287,17 +305,14 @@ impl Variable {
             Self::RegistryName => {
                 run.registry.as_str().split('.').next().unwrap_or_default().to_owned()
             }
-            Self::Date => {
-                let at = run.date.to_utc();
-                let (h, m, s) = at.time().as_hms();
-                let (year, month, day) = at.date().to_calendar_date();
-                format!("{year:04}{:02}{day:02}-{h:02}{m:02}{s:02}z", u8::from(month))
-            }
+            Self::Date => date(run.date),
             Self::Os => run.platform.os().to_owned(),
             Self::Architecture => run.platform.architecture().to_owned(),
             Self::Commit => run.commit.map(ToString::to_string).unwrap_or_default(),
             Self::Branch => run.branch.map(ToString::to_string).unwrap_or_default(),
             Self::TaskName => run.task.map(ToString::to_string).unwrap_or_default(),
+            Self::Timer => run.timer.map(|(timer, _)| timer.to_string()).unwrap_or_default(),
+            Self::TimerDue => run.timer.map(|(_, due)| date(due)).unwrap_or_default(),
         }
     }
 
@@ -312,6 +327,8 @@ impl Variable {
             ".Run.Commit" => Self::Commit,
             ".Run.Branch" => Self::Branch,
             ".Run.TaskName" => Self::TaskName,
+            ".Run.Timer" => Self::Timer,
+            ".Run.TimerDue" => Self::TimerDue,
             _ => return None,
         })
     }
@@ -355,6 +372,7 @@ mod tests {
     fn with_run<T>(test: impl FnOnce(&RunVariables<'_>) -> T) -> T {
         let (registry, platform) = ("myreg.azurecr.io".parse().unwrap(), Platform::default());
         let (branch, task) = ("main".parse().unwrap(), "web".parse().unwrap());
+        let timer = "nightly".parse().unwrap();
         let commit = "4f2a".repeat(10).parse().unwrap();
         test(&RunVariables {
             id: "ca1".parse().unwrap(),
@@ -364,6 +382,7 @@ mod tests {
             commit: Some(&commit),
             branch: Some(&branch),
             task: Some(&task),
+            timer: Some((&timer, Timestamp::from_millis(1_700_017_200_000))),
         })
     }
 
@@ -374,6 +393,7 @@ mod tests {
             assert_eq!(render("web:{{.Run.ID}}"), "web:ca1");
             assert_eq!(render("{{ .Run.RegistryName }}-{{.Run.Branch}}"), "myreg-main");
             assert_eq!(render("v{{.Run.Date}}"), "v20231114-221320z");
+            assert_eq!(render("{{.Run.Timer}}-{{.Run.TimerDue}}"), "nightly-20231115-030000z");
             assert_eq!(render("plain"), "plain");
         });
         for refused in ["{{.Run.Id}}", "{{.Run.ID", "{{.Values.x}}", "{{}}"] {

@@ -45,6 +45,13 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Without seconds, like `2026-03-09T20:30Z`: for what happens at whole minutes.
+    #[must_use]
+    pub fn to_minute(self) -> String {
+        let utc = self.to_utc();
+        format!("{}T{:02}:{:02}Z", utc.date(), utc.hour(), utc.minute())
+    }
+
     /// The date and time in UTC; the epoch if it is out of range.
     #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {

@@ -17,8 +17,8 @@ mod labels;
 
 pub use family::Description;
 pub use labels::{
-    Answer, BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueFailure,
-    QueueOperation, Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
+    Answer, BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, Misfired,
+    QueueFailure, QueueOperation, Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
 };
 
 use family::{ByPool, ByPoolAndReason, Counter, Gauge, Histogram, Table};
@@ -40,6 +40,8 @@ struct Metrics {
     hook_answers: Histogram<Provider>,
     api_answers: Histogram<Answer>,
     decisions: Counter<Decided>,
+    timer_lateness: Histogram<()>,
+    timer_misfires: Counter<Misfired>,
     waiting: ByPoolAndReason,
     ready: ByPool,
     oldest_ready: ByPool,
@@ -93,6 +95,15 @@ impl Metrics {
             decisions: t.counter(
                 "gantry_decisions_total",
                 "Candidates of events, by decision: a run, or the first rule that said no.",
+            ),
+            timer_lateness: t.histogram(
+                "gantry_timer_lateness_seconds",
+                "Time from the instant at which a timer was due to the commit of its event.",
+                ANSWERS,
+            ),
+            timer_misfires: t.counter(
+                "gantry_timer_misfires_total",
+                "Instants that timers missed by more than a minute; those before a timer's window count as one.",
             ),
             waiting: t.by_pool_and_reason(
                 "gantry_waiting_runs",
@@ -262,6 +273,13 @@ pub fn api(answer: Answer, took: Duration) {
 /// Counts a decision on a candidate, or on an event without candidates.
 pub fn decided(outcome: Decided) {
     METRICS.decisions.add(outcome, 1);
+}
+
+/// Counts the events of a timer: how late each was committed, and how many missed instants fired or were dropped.
+pub fn timer_fired(lateness: impl IntoIterator<Item = Duration>, late: usize, dropped: usize) {
+    lateness.into_iter().for_each(|late| METRICS.timer_lateness.observe((), late));
+    METRICS.timer_misfires.add(Misfired::Fired, late as u64);
+    METRICS.timer_misfires.add(Misfired::Dropped, dropped as u64);
 }
 
 /// The state of the store as a scheduler found it.

@@ -40,6 +40,7 @@ pub mod secrets;
 pub mod tags;
 pub mod task_images;
 pub mod tasks;
+pub mod timers;
 pub mod tokens;
 pub mod uploads;
 pub mod watches;

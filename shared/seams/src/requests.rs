@@ -118,7 +118,8 @@ async fn repeated(
         Cause::Request { asked: None, .. }
         | Cause::Push { .. }
         | Cause::PullRequest { .. }
-        | Cause::Saved { .. } => false,
+        | Cause::Saved { .. }
+        | Cause::Timer { .. } => false,
     };
     Ok(if is_same { AcceptedRequest::Repeated(id) } else { AcceptedRequest::OtherRequest(id) })
 }

@@ -30,7 +30,9 @@ mod listing;
 mod reporting;
 
 pub use admission::{Admission, Limits, full, ready};
-pub(crate) use admission::{last_admitted_of_registry, last_admitted_of_task};
+pub(crate) use admission::{
+    last_admitted_of_registry, last_admitted_of_task, last_admitted_of_timer,
+};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};
@@ -45,7 +47,7 @@ pub use leasing::{
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, open_of_change,
-    pools_with_work, ready_before, unreported, unresolved, waiting, waiting_in,
+    open_of_timer, pools_with_work, ready_before, unreported, unresolved, waiting, waiting_in,
 };
 pub(crate) use reporting::note_problem;
 pub use reporting::{leave_unreported, report};

@@ -186,6 +186,8 @@ kinds! {
     OutboxTurn = "outbox-turn",
     /// When the repository of a task is looked at next.
     Watch = "watch",
+    /// When a timer is due next.
+    Timer = "timer",
     /// The webhook that gantry keeps at a code host.
     Provisioned = "provisioned",
     /// A notification of a registry.

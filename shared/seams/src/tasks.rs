@@ -19,6 +19,7 @@ use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::task_images;
+use crate::timers;
 use crate::watches;
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
@@ -48,6 +49,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), Add
         watch_source(&mut batch, None, &task)?;
         ask_for_webhooks(&mut batch, &[&task], task.updated);
         claim_repository(&mut batch, None, Some(&task));
+        timers::change(&mut batch, None, Some(&task), task.updated)?;
         let event = saved(None, &task);
         events::record_undecided(&mut batch, &event)?;
         match store.commit(batch).await {
@@ -115,6 +117,7 @@ pub async fn update(
             watch_source(batch, Some(before), after)?;
             ask_for_webhooks(batch, &[before, after], now);
             claim_repository(batch, Some(before), Some(after));
+            timers::change(batch, Some(before), Some(after), now)?;
             events::record_undecided(batch, &saved(Some(before), after))
         })
         .await?;
@@ -144,6 +147,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);
+        timers::change(&mut batch, Some(&found.value), None, found.value.updated)?;
         if let Some(place) = Place::of(&found.value) {
             watches::end(&mut batch, &place, id);
             batch.unindex(by_source(place.registry, &place.repository), &member);

@@ -131,6 +131,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         status: Status::Enabled,
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
+        timers: gantry_domain::timer::Timers::default(),
         git_token: None,
         reports: true,
         api_token: None,

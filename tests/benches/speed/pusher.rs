@@ -60,6 +60,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         status: Status::Enabled,
         recipe: stored::build(format!("{url}#main").parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
+        timers: gantry_domain::timer::Timers::default(),
         git_token: None,
         reports: true,
         api_token: None,

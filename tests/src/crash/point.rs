@@ -45,6 +45,10 @@ points! {
     AcceptedUnrung = "accept.before-doorbell",
     /// A request for a run is stored and decided, but not answered.
     Requested = "request.committed",
+    /// The event of a due timer is known but not written.
+    BeforeFiring = "timer.before-commit",
+    /// The event of a due timer is written, but no doorbell was rung.
+    Fired = "timer.fired",
     /// The decision on an event is known but not written.
     BeforeDecision = "decision.before-commit",
     /// The first candidates of an event are decided.
@@ -117,6 +121,8 @@ impl CrashPoint {
             Self::Requested => {
                 AfterCommit(|batch| creates_run(batch) && creates(batch, Kind::Event))
             }
+            Self::BeforeFiring => BeforeCommit(fires),
+            Self::Fired => AfterCommit(fires),
             Self::BeforeDecision => BeforeCommit(|batch| decides(batch).is_some()),
             Self::HalfDecided => {
                 AfterCommit(|batch| decides(batch).is_some_and(|it| it["is_final"] == false))
@@ -207,6 +213,12 @@ fn claims_tags(batch: &Batch) -> bool {
 fn runs(batch: &Batch) -> impl Iterator<Item = Value> {
     let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run && is_shown(&key.id));
     runs.filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
+}
+
+/// Events of timers are in the commit that moves the timers on. A saved task has timers and an event, too.
+fn fires(batch: &Batch) -> bool {
+    let of_timer = |id: &str| id.starts_with("timer:");
+    batch.put.iter().any(|(key, _)| key.kind == Kind::Event && of_timer(&key.id))
 }
 
 /// The body follows the first line of its delivery's record.

@@ -17,6 +17,7 @@ use gantry_domain::run::{CanceledBy, Run};
 use gantry_domain::scan::TaskImages;
 use gantry_domain::secret::{Secret, SecretName};
 use gantry_domain::task::{Status, Task};
+use gantry_domain::timer::Timers;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::SourceTrigger;
 use gantry_objects::ObjectBlobs;
@@ -305,6 +306,7 @@ impl TestPipeline {
                 pull_request: None,
             },
             source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
+            timers: Timers::default(),
             git_token: None,
             reports: true,
             api_token: None,

@@ -58,6 +58,7 @@ mod embedded {
     mod simulations;
     mod steps;
     mod task_files;
+    mod timers;
     mod trigger_rules;
     mod webhooks;
     mod workers;
@@ -86,6 +87,7 @@ mod scaled {
     mod redis_user;
     mod room;
     mod secrets;
+    mod timers;
     mod webhooks;
 
     async fn start() -> TestPipeline {

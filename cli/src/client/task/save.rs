@@ -7,6 +7,7 @@ use anyhow::Result;
 use gantry_api::{SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskUpdate};
 use gantry_domain::source::{GitSource, RefKind, Source};
 
+use super::timer::{Choices, named};
 use super::trigger::TriggerOptions;
 use super::{OneTask, view};
 use crate::client::Client;
@@ -50,6 +51,11 @@ pub(crate) struct Create {
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
+    /// When it starts by the clock: `NAME:SCHEDULE` or `SCHEDULE`, like 'nightly:0 3 * * *'. May be given several times
+    #[arg(long = "schedule", value_name = "SCHEDULE", help_heading = "Timers")]
+    schedules: Vec<String>,
+    #[command(flatten)]
+    timers: Choices,
     /// The name of the trigger that a push fires
     #[arg(long, default_value = "defaultSourceTriggerName", value_name = "NAME")]
     source_trigger_name: String,
@@ -85,6 +91,11 @@ pub(crate) struct Update {
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
+    /// When it starts by the clock: `NAME:SCHEDULE` or `SCHEDULE`. May be given several times; replaces all former timers
+    #[arg(long = "schedule", value_name = "SCHEDULE", help_heading = "Timers")]
+    schedules: Vec<String>,
+    #[command(flatten)]
+    timers: Choices,
 }
 
 /// The options that `create` and `update` share.
@@ -180,6 +191,7 @@ impl Create {
             no_cache: recipe.no_cache.unwrap_or(false),
             status: recipe.status,
             source_trigger,
+            timers: named(&self.schedules, &self.timers)?,
             git_token: self.git_token.read(&client.environment)?,
             report_status: recipe.report_status.unwrap_or(true),
             api_token: self.api_token.read(&client.environment)?,
@@ -233,6 +245,7 @@ impl Update {
             secret_values: (!secret_values.is_empty()).then_some(secret_values),
             secrets: (!self.secrets.is_empty()).then_some(secrets),
         };
+        let timers = named(&self.schedules, &self.timers)?;
         let change = TaskUpdate {
             context: self.context,
             task_file: (file != TaskFileUpdate::default()).then_some(file),
@@ -247,6 +260,7 @@ impl Update {
             no_cache: recipe.no_cache,
             status: recipe.status,
             source_trigger,
+            timers: (!timers.is_empty()).then_some(timers),
             git_token: self.git_token.read(&client.environment)?.map(Some),
             report_status: recipe.report_status,
             api_token: self.api_token.read(&client.environment)?.map(Some),

@@ -1,6 +1,6 @@
 //! Tasks as tables.
 
-use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task, TaskWebhook};
+use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task, TaskWebhook, Timer};
 
 use crate::client::table::{Details, Table, instant};
 
@@ -23,10 +23,31 @@ pub(super) fn table(tasks: &[Task]) -> Table<6> {
 }
 
 fn triggers(task: &Task) -> String {
-    match &task.source_trigger {
-        Some(trigger) if !starts(trigger).is_empty() => "SOURCE".to_owned(),
-        Some(_) | None => String::new(),
+    let mut triggers = Vec::new();
+    if task.source_trigger.as_ref().is_some_and(|trigger| !starts(trigger).is_empty()) {
+        triggers.push("SOURCE");
     }
+    if task.timers.iter().any(|timer| timer.status == "Enabled") {
+        triggers.push("TIMER");
+    }
+    triggers.join(", ")
+}
+
+fn timer(timer: &Timer) -> String {
+    let Timer { name, schedule, timezone, misfire, overlap, .. } = timer;
+    let mut text = format!("timer {name}: {schedule} {timezone}");
+    if overlap != "allow" {
+        text.push_str(&format!(", overlap: {overlap}"));
+    }
+    if misfire != "once" {
+        text.push_str(&format!(", misfire: {misfire}"));
+    }
+    match &timer.next {
+        Some(next) => text.push_str(&format!(", next {}", instant(next))),
+        None if timer.status == "Disabled" => text.push_str(", disabled"),
+        None => {}
+    }
+    text
 }
 
 /// What starts the task, a line each; empty if nothing does.
@@ -74,7 +95,8 @@ fn starts(trigger: &SourceTrigger) -> Vec<String> {
 
 pub(super) fn details(task: &Task) -> Details {
     let mut details = Details::default();
-    let starts = task.source_trigger.as_ref().map(starts).unwrap_or_default();
+    let mut starts = task.source_trigger.as_ref().map(starts).unwrap_or_default();
+    starts.extend(task.timers.iter().map(timer));
     details
         .line("task", &task.name)
         .line("registry", &task.registry)
@@ -143,6 +165,7 @@ mod tests {
             "images": ["hello:{{.Run.ID}}", "hello:latest"], "build_args": {"A": "1"},
             "secret_build_args": ["NPM"], "platform": "linux/amd64", "timeout": 3600, "push": true,
             "no_cache": false, "source_trigger": trigger, "has_git_token": true,
+            "timers": [{"name": "t1", "schedule": "0 3 * * *", "overlap": "skip", "next": "2026-03-10T03:00:00.000Z"}],
             "report_status": true, "has_api_token": true,
             "created": "2026-03-09T20:30:10.123Z", "updated": "2026-03-09T20:30:10.123Z"
         }))
@@ -154,9 +177,9 @@ mod tests {
         let disabled = json!({"name": "t", "commit": {"status": "Disabled"}});
         insta::assert_snapshot!(table(&[task(json!({"name": "t"})), task(disabled), task(json!(null))]), @r"
         NAME   REGISTRY  PLATFORM     STATUS   SOURCE REPOSITORY                   TRIGGERS
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE, TIMER
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER
         ");
     }
 
@@ -203,6 +226,7 @@ mod tests {
                           changes of these do not count: **/*.md
                           a newer change cancels older runs: queued
                           looked for every 60 s
+                          timer t1: 0 3 * * * UTC, overlap: skip, next 2026-03-10T03:00:00Z
         git token         kept
         commit status     reported
         API token         kept

@@ -25,6 +25,7 @@ use crate::refusal::{Mistakes, Refusal};
 mod build;
 mod file;
 mod parts;
+mod timers;
 mod trigger;
 mod whole;
 
@@ -324,6 +325,7 @@ fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
         commit: sample_commit(),
         branch: sample_branch(),
         task: TASK.as_ref(),
+        timer: None,
     }
 }
 

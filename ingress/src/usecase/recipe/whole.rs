@@ -110,6 +110,7 @@ impl Checker<'_> {
                     match *empty {
                         "{{.Run.TaskName}}" => "a build without a task",
                         "{{.Run.Branch}}" => "a build of no branch",
+                        "{{.Run.Timer}}" | "{{.Run.TimerDue}}" => "a run that no timer started",
                         _ => "a build of no git repository",
                     }
                 ),

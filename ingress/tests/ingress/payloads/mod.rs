@@ -35,7 +35,10 @@ fn event(event: &EventKind) -> String {
         EventKind::PullRequest(change) => pull_request(change),
         EventKind::PullRequestNotice(noticed) => notice(noticed),
         EventKind::Comment(comment) => format!("{:?} on {}", comment.command, comment.number),
-        EventKind::ImagePushed(_) | EventKind::TaskSaved { .. } | EventKind::Requested { .. } => {
+        EventKind::ImagePushed(_)
+        | EventKind::TaskSaved { .. }
+        | EventKind::TimerDue(_)
+        | EventKind::Requested { .. } => {
             panic!("{event:?}")
         }
     }

@@ -9,6 +9,7 @@ use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, TaskId};
 use crate::pull_request::Association;
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
+use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
 use crate::trigger::PullRequestAction;
 
@@ -18,6 +19,7 @@ pub mod order;
 pub mod planner;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod timers;
 
 /// The final decision on one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,6 +129,18 @@ pub enum Rule {
     TriggerDisabled,
     /// The task's source trigger starts nothing on pull requests.
     PullRequestsDisabled,
+    /// The timer is disabled.
+    TimerDisabled { timer: TimerName },
+    /// An earlier run of the timer has not ended, and the timer skips instants then.
+    Overlaps {
+        /// The run.
+        run: RunId,
+    },
+    /// Too many runs of the timer wait for earlier ones.
+    QueueFull {
+        /// How many there are.
+        runs: usize,
+    },
     /// The pull request was closed.
     PullRequestClosed { number: u64 },
     /// A tag moved that the trigger does not watch.
@@ -237,6 +251,16 @@ impl fmt::Display for Rule {
             Self::TriggerDisabled => f.write_str(
                 "its source trigger is disabled: `gantry task update --commit-trigger-enabled true`",
             ),
+            Self::TimerDisabled { timer } => write!(
+                f,
+                "timer {timer} is disabled: `gantry task timer update --timer-name {timer} --enabled true`"
+            ),
+            Self::Overlaps { run } => {
+                write!(f, "run {run} of this timer has not ended, and the timer skips instants then")
+            }
+            Self::QueueFull { runs } => {
+                write!(f, "{runs} runs of this timer have not ended: no more wait for them")
+            }
             Self::PullRequestsDisabled => f.write_str(
                 "its source trigger starts nothing on pull requests: `gantry task update --pull-request-trigger-enabled true`",
             ),

@@ -5,7 +5,7 @@
 
 use crate::built_on::BuiltOn;
 use crate::cause::Cause;
-use crate::event::{PullRequestRefs, Push};
+use crate::event::{PullRequestRefs, Push, TimerDue};
 use crate::fact::Fact;
 use crate::id::{EventId, RegistryName, RunId, TokenId};
 use crate::pull_request::{PullRequest, PullRequestVersion};
@@ -225,6 +225,31 @@ fn scan(task: &Task, recipe: Recipe, cause: Cause) -> RunDraft {
         force_tags: false,
         is_held: false,
         // It moves no tags, so nothing asks what it was built on.
+        built_on: BuiltOn::Unread,
+        trace: None,
+    }
+}
+
+/// The run of a task whose timer is due. It builds the source as it is when the run begins. `queues` is set if it waits for
+/// earlier runs of the timer.
+#[must_use]
+pub fn for_timer(task: &Task, event: &EventId, due: &TimerDue, queues: bool) -> RunDraft {
+    let recipe = task.recipe.clone().with_registry_login();
+    RunDraft {
+        registry: task.id.registry.clone(),
+        purpose: Purpose::Execute,
+        run_type: RunType::triggered(&recipe.work),
+        task: Some(revision(task, true)),
+        recipe,
+        git_token: task.git_token.clone(),
+        cause: Cause::Timer {
+            event: event.clone(),
+            timer: due.timer.clone(),
+            due: due.due,
+            queues,
+        },
+        force_tags: false,
+        is_held: false,
         built_on: BuiltOn::Unread,
         trace: None,
     }

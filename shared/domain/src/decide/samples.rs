@@ -31,6 +31,7 @@ pub(crate) fn task() -> Task {
             pull_request: None,
         },
         source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
+        timers: crate::timer::Timers::default(),
         git_token: None,
         reports: true,
         api_token: None,

@@ -92,6 +92,8 @@ pub enum WaitReason {
         /// The number of places.
         limit: u32,
     },
+    /// The end of an earlier run of its timer.
+    EarlierRun,
     /// The pause before another attempt.
     Backoff {
         /// The end of the pause.
@@ -140,6 +142,7 @@ impl WaitReason {
             | Self::Approval
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
+            | Self::EarlierRun
             | Self::Secrets
             | Self::WorkerLost { .. }
             | Self::HandedBack => None,
@@ -158,6 +161,7 @@ impl fmt::Display for WaitReason {
                 write!(f, "one of the registry's {limit} places for runs")
             }
             Self::TaskLimit { limit } => write!(f, "one of the task's {limit} places for runs"),
+            Self::EarlierRun => f.write_str("the end of an earlier run of its timer"),
             Self::Secrets => f.write_str("the values of its secrets"),
             Self::Backoff { until, error } => {
                 write!(f, "another attempt at {until}, after: {error}")

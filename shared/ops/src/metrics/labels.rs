@@ -152,6 +152,12 @@ labels! {
         TriggerDisabled = "trigger_disabled",
         /// [`Rule::PullRequestsDisabled`].
         PullRequestsDisabled = "pull_requests_disabled",
+        /// The timer is disabled.
+        TimerDisabled = "timer_disabled",
+        /// An earlier run of the timer has not ended.
+        Overlaps = "overlaps",
+        /// Too many runs of the timer have not ended.
+        QueueFull = "queue_full",
         /// [`Rule::OtherTag`].
         OtherTag = "other_tag",
         /// [`Rule::OtherBranch`].
@@ -206,6 +212,8 @@ labels! {
         RegistryLimit = "registry_limit",
         /// A place among the runs of its task.
         TaskLimit = "task_limit",
+        /// An earlier run of its timer.
+        EarlierRun = "earlier_run",
         /// The pause before another attempt.
         Backoff = "backoff",
         /// Something is unavailable.
@@ -228,6 +236,14 @@ labels! {
         RunStranded = "run_stranded",
         /// A worker stopped reporting.
         WorkerForgotten = "worker_forgotten",
+    }
+
+    /// What became of an instant that a timer missed.
+    Misfired = "outcome" {
+        /// It started a run, late.
+        Fired = "fired",
+        /// It started nothing.
+        Dropped = "dropped",
     }
 
     /// The operations of the store.
@@ -444,6 +460,9 @@ impl From<&Rule> for Decided {
             Rule::TaskDisabled => Self::TaskDisabled,
             Rule::TriggerDisabled => Self::TriggerDisabled,
             Rule::PullRequestsDisabled => Self::PullRequestsDisabled,
+            Rule::TimerDisabled { .. } => Self::TimerDisabled,
+            Rule::Overlaps { .. } => Self::Overlaps,
+            Rule::QueueFull { .. } => Self::QueueFull,
             Rule::OtherTag { .. } => Self::OtherTag,
             Rule::OtherBranch { .. } => Self::OtherBranch,
             Rule::DefaultBranchUnknown { .. } => Self::DefaultBranchUnknown,
@@ -476,6 +495,7 @@ impl From<&WaitReason> for Waiting {
             WaitReason::Approval => Self::Approval,
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
+            WaitReason::EarlierRun => Self::EarlierRun,
             WaitReason::Backoff { .. } => Self::Backoff,
             WaitReason::Unavailable { .. } => Self::Unavailable,
             WaitReason::Secrets | WaitReason::VaultAway { .. } => Self::Secrets,

@@ -4,12 +4,14 @@
 //! replaces a record of the registry, and one of the task if it has a limit. A scheduler that counted before another
 //! one admitted then conflicts at that record, and counts again.
 
+use gantry_domain::cause::Cause;
 use gantry_domain::decide::order;
 use gantry_domain::id::{RunId, RunPrefix, TaskName};
 use gantry_domain::run::{Progress, ReadySecrets, Run, WaitReason};
 use gantry_domain::sealed::Sealed;
+use gantry_domain::timer::TimerName;
 
-use super::indexes::{placed_in_registry, placed_in_task, reindex};
+use super::indexes::{placed_in_registry, placed_in_task, placed_in_timer, reindex};
 use super::{RunOpError, advance, bundles, find_versioned, key};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
@@ -124,12 +126,21 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
         return Vec::new();
     }
     let prefix = run.id.prefix();
-    let mut quotas = vec![Quota {
+    let mut quotas = Vec::new();
+    if let (Cause::Timer { timer, queues: true, .. }, Some(task)) = (&run.cause, &run.task) {
+        quotas.push(Quota {
+            last_admitted: last_admitted_of_timer(prefix, &task.name, timer),
+            taken: placed_in_timer(prefix, &task.name, timer),
+            limit: 1,
+            full: WaitReason::EarlierRun,
+        });
+    }
+    quotas.push(Quota {
         last_admitted: last_admitted_of_registry(prefix),
         taken: placed_in_registry(prefix),
         limit: limits.registry,
         full: WaitReason::RegistryLimit { limit: limits.registry },
-    }];
+    });
     if let (Some(task), Some(limit)) = (&run.task, limits.task) {
         quotas.push(Quota {
             last_admitted: last_admitted_of_task(prefix, &task.name),
@@ -149,4 +160,13 @@ pub(crate) fn last_admitted_of_registry(registry: RunPrefix) -> Key {
 /// The record that each admission of a run of this task replaces.
 pub(crate) fn last_admitted_of_task(registry: RunPrefix, task: &TaskName) -> Key {
     Key::new(Kind::Admission, format_args!("task/{registry}/{task}"))
+}
+
+/// The record that each admission of a queued run of this timer replaces.
+pub(crate) fn last_admitted_of_timer(
+    registry: RunPrefix,
+    task: &TaskName,
+    timer: &TimerName,
+) -> Key {
+    Key::new(Kind::Admission, format_args!("timer/{registry}/{task}/{timer}"))
 }

@@ -9,6 +9,7 @@ use gantry_domain::fact::FactKey;
 use gantry_domain::id::{PoolName, RunId, RunPrefix, TaskName};
 use gantry_domain::notification::RunEvent;
 use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
+use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
@@ -101,6 +102,14 @@ fn shown_entries(run: &Run) -> Vec<(Index, Entry)> {
     {
         let score = i64::try_from(change.generation).unwrap_or(i64::MAX);
         entries.push(at(open, score));
+    }
+    if let Some((task, timer)) = run.task.as_ref().zip(run.cause.timer().map(|(timer, _)| timer)) {
+        if run.state.done().is_none() {
+            entries.push(at(open_of_timer(prefix, &task.name, task.created, timer), created));
+        }
+        if run.state.holds_a_place() {
+            entries.push(at(placed_in_timer(prefix, &task.name, timer), created));
+        }
     }
     if run.state.holds_a_place() {
         entries.push(at(placed_in_registry(prefix), created));
@@ -218,6 +227,17 @@ fn open_of(run: &Run) -> Option<Index> {
     Some(open(run.id.prefix(), &task.name, task.created, &change.fact))
 }
 
+/// The runs of one timer that have not ended, oldest first.
+pub(super) fn open_of_timer(
+    registry: RunPrefix,
+    task: &TaskName,
+    created: Timestamp,
+    timer: &TimerName,
+) -> Index {
+    // A registry's prefix has two letters.
+    Index::new(format!("runs/open/timer/{registry}/{task}@{}/{timer}", created.as_millis()))
+}
+
 pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
 }
@@ -280,4 +300,8 @@ pub(super) fn placed_in_registry(registry: RunPrefix) -> Index {
 
 pub(super) fn placed_in_task(registry: RunPrefix, task: &TaskName) -> Index {
     Index::new(format!("runs/placed/task/{registry}/{task}"))
+}
+
+pub(super) fn placed_in_timer(registry: RunPrefix, task: &TaskName, timer: &TimerName) -> Index {
+    Index::new(format!("runs/placed/timer/{registry}/{task}/{timer}"))
 }

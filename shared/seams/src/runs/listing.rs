@@ -4,6 +4,7 @@ use gantry_domain::fact::FactKey;
 use gantry_domain::id::{PoolName, RunId, RunPrefix};
 use gantry_domain::run::Run;
 use gantry_domain::task::Task;
+use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, RunFilter};
@@ -186,7 +187,29 @@ pub async fn open_of_change(
     limit: usize,
 ) -> Result<Vec<Versioned<Run>>, StoreError> {
     let index = indexes::open(task.prefix, &task.id.name, task.created, fact);
-    let entries = store.range(&index, From::Start, limit).await?;
+    load_open(store, &index, limit).await
+}
+
+/// The runs of a timer of a task that have not ended, older ones first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_of_timer(
+    store: &dyn Store,
+    task: &Task,
+    timer: &TimerName,
+    limit: usize,
+) -> Result<Vec<Versioned<Run>>, StoreError> {
+    let index = indexes::open_of_timer(task.prefix, &task.id.name, task.created, timer);
+    load_open(store, &index, limit).await
+}
+
+async fn load_open(
+    store: &dyn Store,
+    index: &Index,
+    limit: usize,
+) -> Result<Vec<Versioned<Run>>, StoreError> {
+    let entries = store.range(index, From::Start, limit).await?;
     let runs = entries.iter().filter_map(|entry| entry.member.parse().ok());
     let keys: Vec<_> = runs.map(key).collect();
     codec::load_all(store, &keys).await

@@ -43,11 +43,15 @@ pub struct RunVariables {
     pub git_tag: String,
     /// What caused the run, in one word.
     pub triggered_by: String,
+    /// The timer that started the run.
+    pub timer: String,
+    /// When the timer was due, like the date.
+    pub timer_due: String,
 }
 
 impl RunVariables {
     /// The names in templates, after `.Run.`.
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 16] = [
         "ID",
         "SharedVolume",
         "Registry",
@@ -62,6 +66,8 @@ impl RunVariables {
         "Repository",
         "GitTag",
         "TriggeredBy",
+        "Timer",
+        "TimerDue",
     ];
 
     /// The variables of a run as it could be, to check a file before there is a run.
@@ -94,7 +100,7 @@ impl RunVariables {
     }
 
     /// In the order of [`RunVariables::NAMES`].
-    fn fields_mut(&mut self) -> [&mut String; 14] {
+    fn fields_mut(&mut self) -> [&mut String; 16] {
         [
             &mut self.id,
             &mut self.shared_volume,
@@ -110,6 +116,8 @@ impl RunVariables {
             &mut self.repository,
             &mut self.git_tag,
             &mut self.triggered_by,
+            &mut self.timer,
+            &mut self.timer_due,
         ]
     }
 
@@ -216,13 +224,18 @@ pub(super) fn template_data(run: &RunVariables, values: &Values, secrets: &Secre
     let variables =
         run.named().map(|(name, value)| (name.to_owned(), given(&format!(".Run.{name}"), &value)));
     let variables: BTreeMap<String, Value> = variables.collect();
+    let mut as_json = variables.clone();
+    if run.timer.is_empty() {
+        // The original has no such variables, and files may compare all of them.
+        as_json.retain(|name, _| !name.starts_with("Timer"));
+    }
     let secrets = secrets.values.iter().map(|(id, value)| {
         let origin = Origin { name: format!(".Secrets.{id}").into(), trust: Trust::Secret };
         (id.clone(), Value { data: Data::Text(Arc::clone(value)), origin: Some(origin) })
     });
     let build = BTreeMap::from([("ID".to_owned(), given(".Build.ID", &run.id))]);
     map(BTreeMap::from([
-        ("RunJSON".to_owned(), json(".RunJSON", &variables)),
+        ("RunJSON".to_owned(), json(".RunJSON", &as_json)),
         ("ValuesJSON".to_owned(), json(".ValuesJSON", &values.values)),
         ("Run".to_owned(), map(variables)),
         ("Build".to_owned(), map(build)),

@@ -16,7 +16,7 @@ use gantry_tests::git_server::GitServer;
 
 use self::site::Mode;
 use Part::{Ingress, Scheduler, Worker};
-use Story::{Cancel, Forget, LargePush, Push, PushToMany, Request, Upload};
+use Story::{Cancel, Forget, LargePush, Push, PushToMany, Request, Upload, Wait};
 
 /// The part of gantry that crashes; a separate process in the scaled mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ enum Story {
     Cancel,
     /// A quick build.
     Request,
+    /// A timer that is due at the next minute.
+    Wait,
     /// An upload, which is not sent again and then expires.
     Upload,
     /// A push; at the end, what it left expires.
@@ -58,12 +60,14 @@ enum Old {
 type Crashes = &'static [(Part, CrashPoint)];
 
 /// The points, with the first column of the row in ARCHITECTURE.md that describes the recovery.
-const TABLE: [(CrashPoint, &str); 26] = [
+const TABLE: [(CrashPoint, &str); 28] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
     (Accepted, "commit and answer"),
     (Requested, "commit and answer"),
     (AcceptedUnrung, "commit and doorbell"),
+    (BeforeFiring, "event and decision"),
+    (Fired, "event and decision"),
     (BeforeDecision, "event and decision"),
     (HalfDecided, "event and decision"),
     (Created, "run created and doorbell"),
@@ -88,7 +92,9 @@ const TABLE: [(CrashPoint, &str); 26] = [
 ];
 
 /// The stories with their crashes. A run survives the loss of two workers, but not of three.
-const PLAYS: [(Story, Crashes); 13] = [
+const PLAYS: [(Story, Crashes); 14] = [
+    // First, because it waits for the clock.
+    (Wait, &[(Scheduler, BeforeFiring), (Scheduler, Fired)]),
     (
         Push,
         &[

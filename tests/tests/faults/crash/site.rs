@@ -14,8 +14,8 @@ use super::embedded::Embedded;
 use super::scaled::Scaled;
 use super::{Crashes, Old};
 
-/// The time limit for reaching a crash point on a busy machine.
-pub(super) const CRASHES_WITHIN: Duration = Duration::from_secs(60);
+/// The time limit for reaching a crash point on a busy machine. A timer is due up to a minute after it was saved.
+pub(super) const CRASHES_WITHIN: Duration = Duration::from_secs(120);
 
 /// The mode of gantry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use gantry_api::{BuildCreate, Run};
+use gantry_api::{BuildCreate, Run, Task, TaskCreate, Timer};
 use gantry_domain::id::RunId;
-use gantry_domain::run::RunState;
+use gantry_domain::run::{RunState, RunStatus};
 use gantry_seams::blobs::Blobs as _;
 use gantry_seams::deliveries::{self, Ledger, Part};
 use gantry_seams::runs::{self, RunFilter};
@@ -37,6 +37,9 @@ const LARGE: usize = deliveries::LARGE_BODY;
 /// The repository of quick builds.
 const QUICK: &str = "quick";
 
+/// The task with a timer.
+const TIMED: &str = "timed";
+
 /// Plays a story with these crashes, and checks that everything is done in the end.
 pub(super) async fn play(
     story: Story,
@@ -61,6 +64,7 @@ pub(super) async fn play(
         Story::Push | Story::PushToMany => scene.push_and_crash(crashes, &repository).await?,
         Story::Cancel => scene.cancel_and_crash(crashes, &repository).await?,
         Story::Request => scene.ask_and_crash(crashes).await?,
+        Story::Wait => scene.wait_and_crash(crashes).await?,
         Story::Upload => {
             scene.upload_and_crash(crashes).await?;
             scene.site.forget(Old::Unused, &[]).await?;
@@ -85,6 +89,7 @@ pub(super) async fn play(
             scene.has_no_bodies().await?;
             scene.judge().await
         }
+        Story::Wait => scene.fired_once().await,
         Story::Push | Story::PushToMany | Story::Cancel | Story::Request => scene.judge().await,
     }
 }
@@ -110,7 +115,7 @@ impl Story {
                 let name = "endless-0".to_owned();
                 vec![PlannedTask::new(&Parts::Scripted, name, false, true)]
             }
-            Self::Request | Self::Upload => vec![task("b0-0", false)],
+            Self::Request | Self::Upload | Self::Wait => vec![task("b0-0", false)],
         }
     }
 }
@@ -205,6 +210,34 @@ impl Scene {
         let asked: Result<Value> = client.post(&format!("runs/{run}/cancel"), &json!({})).await;
         ensure!(asked.is_err(), "it was answered: {asked:?}");
         self.site.crashes(crashes).await
+    }
+
+    /// Saves a task with a timer that is due once, at the next minute.
+    async fn wait_and_crash(&mut self, crashes: Crashes) -> Result<()> {
+        // It must be saved before that.
+        let now = self.site.store.now().await?.after(Duration::from_secs(10)).to_utc();
+        let next = now + Duration::from_secs(60);
+        let schedule = format!("{} {} * * *", next.minute(), next.hour());
+        let task = TaskCreate {
+            name: TIMED.to_owned(),
+            context: format!("{}#{}", self.clone_url, self.tasks[0].branch),
+            timers: vec![Timer::new("once", &schedule)],
+            ..TaskCreate::default()
+        };
+        let task = TaskCreate { push: false, ..task };
+        let client = self.site.client.clone();
+        let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &task).await?;
+        self.site.crashes(crashes).await
+    }
+
+    /// The timer has started one run, which succeeded.
+    async fn fired_once(&self) -> Result<()> {
+        let all = RunFilter::default();
+        let found = runs::list(self.site.store.as_ref(), &all, None, MANY).await?;
+        let [run] = found.as_slice() else { bail!("not one run: {found:?}") };
+        ensure!(run.cause.timer().is_some(), "{}", run.cause);
+        ensure!(run.status() == RunStatus::Succeeded, "{:?}", run.state);
+        Ok(())
     }
 
     async fn ask_and_crash(&mut self, crashes: Crashes) -> Result<()> {
