@@ -101,7 +101,7 @@ async fn receiver() -> HostServer {
 }
 
 /// The events that a receiver got.
-fn heard(receiver: &HostServer) -> Vec<String> {
+fn received(receiver: &HostServer) -> Vec<String> {
     let event = |asked: Asked| {
         let (kind, run) = (&asked.body["type"], &asked.body["data"]["run"]);
         format!("{} {}", run.as_str().unwrap_or("-"), kind.as_str().unwrap())
@@ -192,7 +192,7 @@ async fn a_push_is_told_once_it_is_built_and_hidden_runs_are_told_to_nobody() {
     let receiver = receiver().await;
     api.notify("deploy", &receiver, json!({})).await;
     let commit = push(&gantry, &first, 1, None).await;
-    assert_eq!(heard(&receiver), ["ca1 run.succeeded"]);
+    assert_eq!(received(&receiver), ["ca1 run.succeeded"]);
     let asked = &receiver.asked()[0];
     assert_eq!(asked.words(), ["services", "s3cr3t"]);
     let data = &asked.body["data"];
@@ -367,7 +367,7 @@ async fn a_receiver_that_is_gone_gets_no_more_messages_until_somebody_enables_it
     receiver.recover();
     api.send(Method::PATCH, "/deploy", &json!({"enabled": true})).await;
     push(&gantry, &third, 3, None).await;
-    assert_eq!(heard(&receiver), ["ca1 run.succeeded", "ca3 run.succeeded"]);
+    assert_eq!(received(&receiver), ["ca1 run.succeeded", "ca3 run.succeeded"]);
 }
 
 #[tokio::test]
@@ -440,7 +440,7 @@ async fn only_changes_tells_of_what_broke_and_what_was_repaired() {
     for (number, action) in [(1, None), (2, fails()), (3, fails()), (4, None), (5, None)] {
         commit = push(&gantry, &commit, number, action).await;
     }
-    assert_eq!(heard(&receiver), ["ca2 run.failed", "ca4 run.succeeded"]);
+    assert_eq!(received(&receiver), ["ca2 run.failed", "ca4 run.succeeded"]);
 }
 
 #[tokio::test]

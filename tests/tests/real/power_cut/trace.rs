@@ -65,12 +65,18 @@ pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
     for (number, line) in trace.lines().enumerate() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
-        if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(thread, (number, begun));
-        } else if rest.starts_with("<... ") {
+        // A call whose thread was killed has `?` as its result.
+        let interrupted = rest.strip_suffix(" <unfinished ...>").or(rest.strip_suffix(" = ?"));
+        if rest.starts_with("<... ") {
+            // It stays unfinished.
+            if interrupted.is_some() {
+                continue;
+            }
             let Some((began, begun)) = unfinished.remove(thread) else { continue };
             let (_, tail) = rest.split_once(" resumed>").context("a call that goes on")?;
             reader.call(began, number, &format!("{begun}{tail}"))?;
+        } else if let Some(begun) = interrupted {
+            unfinished.insert(thread, (number, begun));
         } else {
             reader.call(number, number, rest)?;
         }
@@ -239,7 +245,8 @@ fn calls_are_parsed_with_begin_and_end() {
          7 sendto(6<{elsewhere}>, \"{ab}\", 2, MSG_NOSIGNAL, NULL, 0) = 2\n\
          7 write(6<{other}>, \"{ab}\", 2) = 2\n\
          7 sendto(5<{socket}>, \"{answer}\", 14, MSG_NOSIGNAL, NULL, 0 <unfinished ...>\n\
-         8 fsync(9<{file}> <unfinished ...>\n",
+         8 fsync(9<{file}> <unfinished ...>\n\
+         7 <... sendto resumed>) = ?\n",
         cwd = hex("/"),
         file = hex("/d/f"),
         ab = hex("ab"),
@@ -259,7 +266,7 @@ fn calls_are_parsed_with_begin_and_end() {
             event(2, 4, Call::Sync { path: file }),
             event(5, 5, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
             event(6, 6, Call::Answer { text: "ab".to_owned() }),
-            event(9, 11, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
+            event(9, 12, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
         ]
     );
 }
