@@ -43,6 +43,7 @@ impl Reconciler {
             },
         );
         let heads = asked.await.map_err(Failed::Host)?;
+        self.catch_up(&looked.watch.place).await?;
         let newcomers = self.newcomers(looked, Part::Heads).await?;
         let (url, tasks, new) = (looked.url.clone(), looked.tasks.clone(), newcomers.clone());
         // Each head is compared with the patterns of each task.

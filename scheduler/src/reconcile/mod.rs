@@ -12,6 +12,7 @@ use gantry_domain::fact::{self, Fact, FactKey};
 use gantry_domain::id::{EventId, TaskId};
 use gantry_domain::source::GitUrl;
 use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::PollInterval;
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::{CodeHost, CodeHostError, ProviderApi};
@@ -19,8 +20,9 @@ use gantry_seams::place::Place;
 use gantry_seams::queue::{EventAccepted, Queue};
 use gantry_seams::store::{Batch, SharedStore, StoreError};
 use gantry_seams::watches::{self, Part, Watch};
-use gantry_seams::{Versioned, events, facts, tasks};
+use gantry_seams::{Versioned, due, events, facts, tasks};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::beside::{Beside, Bounds};
 
@@ -45,6 +47,16 @@ const FACTS_A_COMMIT: usize = 100;
 
 /// The pause before a host that did not answer is asked again, unless the repository's own is shorter.
 const AWAY: Duration = Duration::from_secs(300);
+
+/// How long a look waits for the decisions of earlier events, and how often it asks for them.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// How many undecided events are read for it.
+const MOST_UNDECIDED: usize = 256;
+
+/// The pause before a look that found earlier events undecided is tried again.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// A host that is slow has more urgent questions to answer.
 const BOUNDS: Bounds = Bounds { a_host: 2, at_once: 16, most: 256 };
@@ -93,6 +105,8 @@ struct Learned<V> {
 enum Failed {
     Host(CodeHostError),
     Store(StoreError),
+    /// Events that were accepted before the look are undecided.
+    Behind,
 }
 
 impl From<StoreError> for Failed {
@@ -164,8 +178,9 @@ impl Reconciler {
             Err(Failed::Host(error)) => {
                 let repository = &looked.watch.place.repository;
                 tracing::warn!(%repository, "{repository} is looked at again later: {error}");
-                self.look_soon(&looked.watch).await
+                self.look_soon(&looked.watch, AWAY).await
             }
+            Err(Failed::Behind) => self.look_soon(&looked.watch, BEHIND).await,
             Err(Failed::Store(error)) => Err(error),
         };
         if let Err(error) = done {
@@ -174,13 +189,43 @@ impl Reconciler {
         }
     }
 
-    /// Makes the watch due again before its time.
-    async fn look_soon(&self, watch: &Watch) -> Result<(), StoreError> {
+    /// Makes the watch due again after `pause`, if that is before its time.
+    async fn look_soon(&self, watch: &Watch, pause: Duration) -> Result<(), StoreError> {
         let now = self.store.now().await?;
-        if now.after(AWAY) < watch.due {
-            watches::hasten(self.store.as_ref(), watch, AWAY).await?;
+        if now.after(pause) < watch.due {
+            watches::hasten(self.store.as_ref(), watch, pause).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the events of the repository that were accepted so far are decided, or put off. Without it, a push that
+    /// a webhook reported would be superseded by one that the look found, although both are to be built.
+    async fn catch_up(&self, place: &Place) -> Result<(), Failed> {
+        let (now, until) = (self.store.now().await?, Instant::now() + PATIENCE);
+        while self.is_behind(place, now).await? {
+            if Instant::now() > until {
+                return Err(Failed::Behind);
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn is_behind(&self, place: &Place, at: Timestamp) -> Result<bool, StoreError> {
+        let store = self.store.as_ref();
+        for due in due::undecided(store, at, MOST_UNDECIDED).await? {
+            let event = match events::find(store, &due.event).await {
+                Ok(Some(event)) => event,
+                Ok(None) | Err(StoreError::Undecodable { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if event.prefix == place.registry
+                && event.kind.repository().as_ref() == Some(&place.repository)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The tasks to which nothing that is there already is news.
@@ -210,7 +255,7 @@ impl Reconciler {
             let is_last = chunks.peek().is_none();
             let seen: &[TaskId] = if is_last { newcomers } else { &[] };
             if !watches::seen(self.store.as_ref(), &looked.watch, part, seen, batch).await? {
-                self.look_soon(&looked.watch).await?;
+                self.look_soon(&looked.watch, AWAY).await?;
                 return Ok(false);
             }
             if is_last {

@@ -15,7 +15,7 @@ use gantry_seams::facts;
 use gantry_seams::store::StoreError;
 use gantry_seams::watches::Part;
 
-use super::{Failed, Learned, Looked, MOST_CHANGES, Reconciler};
+use super::{AWAY, Failed, Learned, Looked, MOST_CHANGES, Reconciler};
 use crate::asking;
 
 /// How many facts of open pull requests of one repository are compared.
@@ -33,9 +33,9 @@ impl Reconciler {
         };
         let (store, place) = (self.store.as_ref(), &looked.watch.place);
         let newcomers = self.newcomers(looked, Part::PullRequests).await?;
-        // What is decided while the list is read is in none of both, or in both.
-        let known = facts::open_pull_requests(store, place, MOST_OPEN).await?;
         let OpenPullRequests { listed, is_all } = self.open(&tasks).await?;
+        self.catch_up(place).await?;
+        let known = facts::open_pull_requests(store, place, MOST_OPEN).await?;
         let is_news = tasks.iter().any(|task| !newcomers.contains(&task.id));
         let numbers: BTreeSet<u64> = listed.iter().map(ListedPullRequest::number).collect();
         let gone = known.keys().filter(|number| is_all && !numbers.contains(number));
@@ -82,7 +82,7 @@ impl Reconciler {
             self.learn(looked, Part::PullRequests, newcomers, &learned).await?;
         }
         if !is_complete {
-            self.look_soon(&looked.watch).await?;
+            self.look_soon(&looked.watch, AWAY).await?;
         }
         Ok(())
     }

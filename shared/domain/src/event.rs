@@ -36,6 +36,21 @@ pub struct Event {
 }
 
 impl EventKind {
+    /// The repository in which something changed, if it is about one.
+    #[must_use]
+    pub fn repository(&self) -> Option<RepositoryKey> {
+        match self {
+            Self::Push(push) => Some(push.repository()),
+            Self::PullRequest(change) => Some(change.repository()),
+            Self::PullRequestNotice(notice) => Some(notice.url.key()),
+            Self::Comment(comment) => Some(comment.url.key()),
+            Self::ImagePushed(_)
+            | Self::TaskSaved { .. }
+            | Self::TimerDue(_)
+            | Self::Requested { .. } => None,
+        }
+    }
+
     /// The same without the hook that reported it, which is then not asked whether it may.
     #[must_use]
     pub fn without_hook(mut self) -> Self {
