@@ -659,7 +659,10 @@ fn what(kind: &EventKind) -> String {
             let (number, repository) = (comment.number, comment.url.key());
             format!("{command} asked for below pull request {number} of {repository}")
         }
-        EventKind::ImagePushed(pushed) => format!("{} is {}", pushed.image, pushed.digest),
+        EventKind::ImagePushed(pushed) if pushed.is_proven => format!("{pushed} was pushed"),
+        EventKind::ImagePushed(pushed) => {
+            format!("{pushed} was pushed, without a proof of who says so")
+        }
         EventKind::TimerDue(due) => {
             format!("timer {} of task {} was due {}", due.timer, due.task, due.due.to_minute())
         }

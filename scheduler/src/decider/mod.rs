@@ -240,8 +240,7 @@ impl Decider {
             }
             EventKind::TimerDue(due) => self.decide_timer(found, due).await?,
             EventKind::ImagePushed(pushed) => {
-                let what = format!("{} at {}", pushed.image, pushed.digest);
-                self.decide_nothing(found, Rule::RecordedOnly { what }).await?
+                self.decide_nothing(found, Rule::RecordedOnly { what: pushed.to_string() }).await?
             }
             EventKind::Requested { .. } => {
                 let what = "a request, which is decided where it is accepted,".to_owned();

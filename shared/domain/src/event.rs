@@ -59,10 +59,8 @@ impl EventKind {
             Self::PullRequest(change) => change.hook = None,
             Self::PullRequestNotice(notice) => notice.hook = None,
             Self::Comment(comment) => comment.hook = None,
-            Self::ImagePushed(_)
-            | Self::TaskSaved { .. }
-            | Self::TimerDue(_)
-            | Self::Requested { .. } => {}
+            Self::ImagePushed(pushed) => pushed.hook = None,
+            Self::TaskSaved { .. } | Self::TimerDue(_) | Self::Requested { .. } => {}
         }
         self
     }
@@ -80,7 +78,7 @@ pub enum EventKind {
     PullRequestNotice(PullRequestNotice),
     /// Somebody wrote a command below a pull request.
     Comment(Comment),
-    /// A registry reported that a tag points to a manifest.
+    /// Somebody reported that an image was pushed.
     ImagePushed(ImagePushed),
     /// A task was saved, so the images that it needs are to be read from its source.
     TaskSaved {
@@ -385,17 +383,33 @@ impl fmt::Display for PushedRef {
     }
 }
 
-/// A tag that points to a manifest.
+/// A report that an image was pushed. It is a hint: only the registry knows what its tags point to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImagePushed {
-    /// The hook that reported it.
-    pub hook: HookId,
+    /// The hook that received it. `None` in a simulation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
     /// The registry, repository and tag; no tag if it was pushed by digest.
     pub image: ImageReference,
-    /// The digest of the manifest.
-    pub digest: Digest,
-    /// The media type of the manifest.
-    pub media_type: String,
+    /// The digest of the manifest, if the sender tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The media type of the manifest, if the sender tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Whether the sender proved that it knows the hook's secret. Others know only the hook's address, and cannot make
+    /// gantry ask the registry more often than its polls may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_proven: bool,
+}
+
+impl fmt::Display for ImagePushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.digest {
+            Some(digest) if self.image.digest().is_none() => write!(f, "{}@{digest}", self.image),
+            Some(_) | None => write!(f, "{}", self.image),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! A registry sends a notification for each blob and each pull, including those of gantry's own workers. Its content
 //! type differs from its documentation, so it is not checked.
-//! documentation says, so it is not looked at.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -209,10 +208,11 @@ fn image(
         Some(tag) => ImageReference::tagged(host, repository, tag.parse()?),
     };
     Ok(EventKind::ImagePushed(ImagePushed {
-        hook: envelope.hook.clone(),
+        hook: Some(envelope.hook.clone()),
         image,
-        digest,
-        media_type: target.media_type.as_deref().unwrap_or_default().to_owned(),
+        digest: Some(digest),
+        media_type: target.media_type.as_deref().map(str::to_owned),
+        is_proven: true,
     }))
 }
 
