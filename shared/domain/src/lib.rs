@@ -18,6 +18,8 @@ pub mod github_app;
 pub mod hook;
 pub mod id;
 pub mod image;
+pub mod image_label;
+pub mod image_version;
 pub mod lineage;
 pub mod log;
 pub mod mapping;

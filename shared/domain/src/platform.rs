@@ -45,6 +45,52 @@ impl Platform {
     }
 }
 
+/// How well an image suits a platform; the smallest is the best.
+///
+/// Processors run the code of older variants, so an image for `arm/v6` suits `arm/v7`, and one for `arm/v7` suits it
+/// better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fit(u8);
+
+impl Platform {
+    /// How well an image with this platform in its configuration, or in an index, suits this platform. `None` if it does
+    /// not run here.
+    ///
+    /// The names are any that tools write, such as `aarch64`. Without a variant, `arm64` is `v8`, `arm` is `v7` and
+    /// `amd64` is `v1`, as in containerd.
+    #[must_use]
+    pub fn fit(&self, os: &str, architecture: &str, variant: Option<&str>) -> Option<Fit> {
+        let architecture = architecture.to_ascii_lowercase();
+        let architecture = known_name(&architecture);
+        if !os.eq_ignore_ascii_case(&self.os) || architecture != self.architecture {
+            return None;
+        }
+        let wanted = level(architecture, self.variant())?;
+        wanted.checked_sub(level(architecture, variant)?).map(Fit)
+    }
+}
+
+/// The name of an architecture in gantry.
+fn known_name(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The number of a variant; `None` if it is none.
+fn level(architecture: &str, variant: Option<&str>) -> Option<u8> {
+    match variant.filter(|variant| !variant.is_empty()) {
+        Some(variant) => variant.trim_start_matches(['v', 'V']).parse().ok(),
+        None => Some(match architecture {
+            "arm64" => 8,
+            "arm" => 7,
+            _ => 1,
+        }),
+    }
+}
+
 impl Default for Platform {
     /// `linux/amd64`, like the original.
     fn default() -> Self {
@@ -71,9 +117,7 @@ impl FromStr for Platform {
         if os != "linux" {
             return Err(refused("`linux[/architecture[/variant]]`: only linux is built"));
         }
-        let architecture = match words.next().unwrap_or("amd64") {
-            "x86_64" | "x86-64" => "amd64",
-            "aarch64" => "arm64",
+        let architecture = match known_name(words.next().unwrap_or("amd64")) {
             known @ ("amd64" | "arm64" | "arm" | "386" | "ppc64le" | "s390x" | "riscv64") => known,
             _ => {
                 return Err(refused(
@@ -115,5 +159,39 @@ mod tests {
             assert!(refused.parse::<Platform>().is_err(), "{refused}");
         }
         assert_eq!(Platform::default().pool().as_str(), "linux-amd64");
+    }
+
+    #[test]
+    fn an_image_suits_its_platform_and_those_that_run_older_code() {
+        let fit = |platform: &str, image: &str| {
+            let mut words = image.split('/');
+            let (os, architecture) = (words.next().unwrap(), words.next().unwrap());
+            platform.parse::<Platform>().unwrap().fit(os, architecture, words.next())
+        };
+        for (platform, images) in [
+            ("linux/amd64", &["linux/amd64", "Linux/x86_64", "linux/amd64/v1", "linux/amd64/"][..]),
+            ("linux/arm64", &["linux/arm64", "linux/arm64/v8", "linux/aarch64/8"]),
+            ("linux/arm64/v8", &["linux/arm64", "linux/arm64/v8"]),
+            ("linux/arm", &["linux/arm/v7", "linux/arm"]),
+            ("linux/386", &["linux/386"]),
+            ("linux/s390x", &["linux/s390x"]),
+        ] {
+            for image in images {
+                assert_eq!(fit(platform, image), Some(Fit(0)), "{image} on {platform}");
+            }
+        }
+        assert!(fit("linux/arm/v7", "linux/arm/v7") < fit("linux/arm/v7", "linux/arm/v6"));
+        assert!(fit("linux/amd64/v3", "linux/amd64/v2") < fit("linux/amd64/v3", "linux/amd64"));
+        for (platform, image) in [
+            ("linux/amd64", "linux/arm64"),
+            ("linux/amd64", "windows/amd64"),
+            ("linux/amd64", "unknown/unknown"),
+            ("linux/amd64", "linux/amd64/v2"),
+            ("linux/amd64", "linux/amd64/new"),
+            ("linux/arm/v6", "linux/arm"),
+            ("linux/arm64", "linux/arm64/v9"),
+        ] {
+            assert_eq!(fit(platform, image), None, "{image} on {platform}");
+        }
     }
 }

@@ -3,16 +3,11 @@
 use std::collections::HashMap;
 
 use gantry_domain::id::RunId;
+pub(super) use gantry_domain::image_label::INSTALLATION;
+use gantry_domain::image_label::{ATTEMPT, IMAGE, RUN};
 
 use crate::engine::BuildOrder;
 use crate::engine::containers::Owner;
-
-pub(super) const INSTALLATION: &str = "gantry.installation";
-const RUN: &str = "gantry.run";
-const ATTEMPT: &str = "gantry.attempt";
-/// The image's name in the engine. Labels are inherited by images that users build from it, so only an image that still
-/// has this name is gantry's to remove.
-const IMAGE: &str = "gantry.image";
 
 /// The labels of what `order` makes.
 pub(super) fn of(order: &BuildOrder) -> [(&'static str, String); 4] {
@@ -38,7 +33,8 @@ pub(super) fn owner(labels: &HashMap<String, String>) -> Option<(RunId, u32)> {
     Some((labels.get(RUN)?.parse().ok()?, labels.get(ATTEMPT)?.parse().ok()?))
 }
 
-/// The name that an image with these labels was built under.
+/// The name that an image with these labels was built under. Images that users build from it inherit the labels, so only
+/// an image that still has this name is gantry's to remove.
 pub(super) fn image(labels: &HashMap<String, String>) -> Option<&str> {
     labels.get(IMAGE).map(String::as_str)
 }
