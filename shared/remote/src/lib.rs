@@ -9,6 +9,7 @@ pub mod code_host;
 pub mod git;
 pub mod guard;
 pub mod http;
+pub mod image_registry;
 pub mod registries;
 pub mod registry;
 pub mod vault;
