@@ -285,6 +285,7 @@ pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
         RegistryError::NotFound { .. } => Failure::users(absent, error),
         RegistryError::NoApi { .. }
         | RegistryError::Refused { .. }
+        | RegistryError::Moved { .. }
         | RegistryError::Outbound(_) => Failure::users(ErrorCode::RegistryRefused, error),
         RegistryError::Unavailable { .. } | RegistryError::Unreachable { .. }
             if error.is_away() =>

@@ -169,6 +169,15 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// What began a chain of errors: the system's error, without the layers that passed it on.
+pub(crate) fn first_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut first = error;
+    while let Some(cause) = first.source() {
+        first = cause;
+    }
+    first.to_string()
+}
+
 /// A refusal of the resolver or of a redirect is wrapped in the transport's error.
 fn failure(error: reqwest::Error) -> OutboundError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);

@@ -5,7 +5,6 @@
 //! its caller puts it off.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_domain::image::{Digest, ImageReference, Tag};
@@ -14,8 +13,14 @@ use gantry_domain::platform::Platform;
 use gantry_ops::secret::Credentials;
 
 mod error;
+mod look;
+mod remote;
+mod stored;
 
 pub use error::LookError;
+pub use remote::RemoteImageRegistry;
+
+pub use crate::registry::Allowance;
 
 /// Registries, asked for what images are.
 #[async_trait]
@@ -68,15 +73,6 @@ pub struct Answered<T> {
     pub value: T,
     /// How many more requests the registry allows, if it says so.
     pub allowance: Option<Allowance>,
-}
-
-/// How many more requests a registry allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
-    /// The requests that are left.
-    pub remaining: u64,
-    /// At the latest after this time there are more. At most a day.
-    pub resets_in: Duration,
 }
 
 /// What a manifest or index has for the platforms that were asked for.

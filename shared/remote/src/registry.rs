@@ -5,7 +5,6 @@
 //! This does not use `oci-client`, because it builds its own HTTP client, to which neither the guard nor size limits
 //! could be applied.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +13,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use gantry_domain::image::{DOCKER_HUB, Digest, ImageReference, RegistryHost, Repository, Tag};
+use gantry_domain::image_version::LARGEST_CONFIGURATION;
 use gantry_ops::backoff::Backoff;
-use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
+use gantry_ops::secret::{Credentials, ExposeSecret};
 use gantry_ops::terminal::one_line;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
+    WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -28,15 +29,21 @@ use url::Url;
 use crate::guard::{OutboundRefused, ResolveError};
 use crate::http::{OutboundClient, OutboundError, read_body, retry_after};
 
+mod access;
+mod allowance;
 mod challenge;
 mod error;
 mod manifest;
 mod token;
 
+use access::{Access, KnownAccess};
+pub use allowance::Allowance;
+pub(crate) use allowance::LONGEST_LIMIT;
 use challenge::Challenge;
 pub use error::RegistryError;
 pub use manifest::RawManifest;
-use manifest::{MANIFEST_TYPES, digest_of, media_type_of};
+pub(crate) use manifest::digest_of;
+use manifest::{MANIFEST_TYPES, media_type_of};
 
 /// The host of Docker Hub's registry, which differs from its name.
 const DOCKER_HUB_REGISTRY: &str = "registry-1.docker.io";
@@ -51,41 +58,68 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 #[derive(Debug)]
 pub struct RegistryClient {
     http: OutboundClient,
+    /// For everything that is requested by a name. Registries keep blobs elsewhere, and redirect to them.
+    names: OutboundClient,
     host: RegistryHost,
     credentials: Option<Credentials>,
-    access: Mutex<HashMap<String, Access>>,
-}
-
-/// How requests of one scope are authorized.
-#[derive(Debug, Clone)]
-enum Access {
-    Basic,
-    Token { token: SecretString, until: Instant },
+    access: Mutex<KnownAccess>,
 }
 
 /// A request that can be repeated.
-#[derive(Clone)]
-struct Call<'a> {
-    method: Method,
+#[derive(Clone, Default)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
     /// After `/v2/`.
-    path: String,
+    pub(crate) path: String,
     /// The scope of a token; empty for the registry itself.
-    scope: String,
+    pub(crate) scope: String,
     /// For errors.
-    what: String,
-    body: Option<&'a RawManifest>,
+    pub(crate) what: String,
+    pub(crate) content: Content,
+    pub(crate) body: Option<&'a RawManifest>,
+    /// The registry need not answer with this again.
+    pub(crate) known: Option<Digest>,
 }
 
-struct Answer {
-    headers: HeaderMap,
-    body: Bytes,
+/// The kind of content that a call is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A manifest, or a list of names.
+    #[default]
+    Named,
+    /// The configuration of an image, a blob.
+    Configuration,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl RegistryClient {
     /// A client of `host` for one user; anonymous if `credentials` is `None`.
     #[must_use]
     pub fn new(http: OutboundClient, host: RegistryHost, credentials: Option<Credentials>) -> Self {
-        Self { http, host, credentials, access: Mutex::default() }
+        Self { names: http.clone(), http, host, credentials, access: Mutex::default() }
+    }
+
+    /// Uses `names` for everything but blobs and tokens.
+    #[must_use]
+    pub(crate) fn with_names(self, names: OutboundClient) -> Self {
+        Self { names, ..self }
+    }
+
+    /// Whether this is the client of `host` for the user with these credentials.
+    pub(crate) fn is_for(&self, host: &RegistryHost, credentials: Option<&Credentials>) -> bool {
+        let is_same_user = match (&self.credentials, credentials) {
+            (Some(own), Some(other)) => {
+                own.username == other.username
+                    && own.password.expose_secret() == other.password.expose_secret()
+            }
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        self.host == *host && is_same_user
     }
 
     /// Checks that the registry answers and accepts the credentials.
@@ -95,15 +129,9 @@ impl RegistryClient {
     /// # Errors
     /// [`RegistryError::Unauthorized`] if it rejects them.
     pub async fn check(&self, deadline: Instant) -> Result<(), RegistryError> {
-        let call = Call {
-            method: Method::GET,
-            path: String::new(),
-            scope: String::new(),
-            what: "its API".to_owned(),
-            body: None,
-        };
+        let call = Call { what: "its API".to_owned(), ..Call::default() };
         // Cached access says nothing about the credentials' current state.
-        self.learned().clear();
+        *self.learned() = KnownAccess::default();
         match self.call(&call, deadline).await {
             Err(RegistryError::NotFound { host, .. }) => Err(RegistryError::NoApi { host }),
             called => called.map(drop),
@@ -152,7 +180,7 @@ impl RegistryClient {
         self.read_manifest(image, answer)
     }
 
-    fn read_manifest(
+    pub(crate) fn read_manifest(
         &self,
         image: &ImageReference,
         answer: Answer,
@@ -191,6 +219,7 @@ impl RegistryClient {
             scope: format!("repository:{repository}:pull,push"),
             what: format!("{}/{repository}:{tag}", self.host),
             body: Some(manifest),
+            ..Call::default()
         };
         let answer = self.call(&call, deadline).await?;
         match content_digest(&answer.headers) {
@@ -218,7 +247,7 @@ impl RegistryClient {
             path: format!("{repository}/manifests/{tag}"),
             scope: format!("repository:{repository}:pull,push,delete"),
             what: format!("{}/{repository}:{tag}", self.host),
-            body: None,
+            ..Call::default()
         };
         self.call(&call, deadline).await.map(drop)
     }
@@ -240,7 +269,8 @@ impl RegistryClient {
         }
     }
 
-    fn about(image: &ImageReference, method: Method) -> Call<'static> {
+    /// A call about the manifest or index of an image.
+    pub(crate) fn about(image: &ImageReference, method: Method) -> Call<'static> {
         let repository = image.repository();
         let reference = match (image.digest(), image.tag()) {
             (Some(digest), _) => digest.as_str(),
@@ -252,8 +282,24 @@ impl RegistryClient {
             path: format!("{repository}/manifests/{reference}"),
             scope: format!("repository:{repository}:pull"),
             what: image.to_string(),
-            body: None,
+            ..Call::default()
         }
+    }
+
+    /// Sends the call once, without retries. Also returns what the registry said about its limits.
+    pub(crate) async fn once(
+        &self,
+        call: &Call<'_>,
+        deadline: Instant,
+    ) -> (Result<Answer, RegistryError>, Option<Allowance>) {
+        let mut allowance = None;
+        let attempt = async {
+            let response = self.respond(call).await?;
+            allowance = Allowance::of(response.headers());
+            self.answer(call, response).await
+        };
+        let answered = self.within(call, deadline, attempt).await;
+        (answered, allowance)
     }
 
     /// Repeats the call until it has a final answer, or the next retry would be after the deadline.
@@ -290,26 +336,30 @@ impl RegistryClient {
         })
     }
 
-    /// Sends the call once. If a registry refuses `HEAD` of a manifest, uses `GET` as containerd does: some do not
-    /// support `HEAD`, and some deny it to users who may `GET`. The answer then has a body.
+    /// Sends the call once.
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+        let response = self.respond(call).await?;
+        self.answer(call, response).await
+    }
+
+    /// The response to the call. If a registry refuses `HEAD` of a manifest, uses `GET` as containerd does: some do not
+    /// support `HEAD`, and some deny it to users who may `GET`. The response then has a body.
+    async fn respond(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
         let response = self.send_admitted(call).await?;
         if call.method != Method::HEAD || !refuses_method(response.status()) {
-            return self.answer(call, response).await;
+            return Ok(response);
         }
-        let call = Call { method: Method::GET, ..call.clone() };
-        let response = self.send_admitted(&call).await?;
-        self.answer(&call, response).await
+        self.send_admitted(&Call { method: Method::GET, ..call.clone() }).await
     }
 
     /// Sends a request, and again with authorization if the registry asks for it.
     async fn send_admitted(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
-        let known = self.known_access(&call.scope);
+        let known = self.learned().find(&call.scope, Instant::now());
         let response = self.send(call, known.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        self.learned().remove(&call.scope);
+        self.learned().forget(&call.scope);
         let access = match (strongest_challenge(response.headers()), &self.credentials) {
             (Some(Challenge::Bearer { realm, service, scopes }), _) => {
                 self.token(call, &realm, service, scopes).await?
@@ -321,7 +371,7 @@ impl RegistryClient {
         };
         let response = self.send(call, Some(&access)).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            self.learned().insert(call.scope.clone(), access);
+            self.learned().learn(call.scope.clone(), access, Instant::now());
         }
         Ok(response)
     }
@@ -332,8 +382,14 @@ impl RegistryClient {
         access: Option<&Access>,
     ) -> Result<Response, RegistryError> {
         let url = self.url(&call.path).ok_or_else(|| self.nonsense(call, "its address is none"))?;
-        let mut request =
-            self.http.request(call.method.clone(), url)?.header(ACCEPT, MANIFEST_TYPES);
+        let (client, accepted) = match call.content {
+            Content::Named => (&self.names, MANIFEST_TYPES),
+            Content::Configuration => (&self.http, "*/*"),
+        };
+        let mut request = client.request(call.method.clone(), url)?.header(ACCEPT, accepted);
+        if let Some(known) = &call.known {
+            request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
+        }
         if let Some(manifest) = call.body {
             request =
                 request.header(CONTENT_TYPE, &manifest.media_type).body(manifest.bytes.clone());
@@ -349,18 +405,24 @@ impl RegistryClient {
             }
             None => {}
         }
-        self.http.send(request).await.map_err(|error| self.unsent(call, error))
+        client.send(request).await.map_err(|error| self.unsent(call, error))
     }
 
     async fn answer(&self, call: &Call<'_>, response: Response) -> Result<Answer, RegistryError> {
         let (host, what) = (self.host.clone(), call.what.clone());
         let status = response.status();
         let headers = response.headers().clone();
-        let body = read_body(response, LARGEST_MANIFEST).await;
+        let other_address = redirect_of(&response);
+        let largest = match call.content {
+            Content::Named => LARGEST_MANIFEST,
+            Content::Configuration => LARGEST_CONFIGURATION,
+        };
+        let body = read_body(response, largest).await;
+        let is_unchanged = status == StatusCode::NOT_MODIFIED && call.known.is_some();
         match status {
-            _ if status.is_success() => {
+            _ if status.is_success() || is_unchanged => {
                 let body = body.map_err(|error| self.unsent(call, error))?;
-                Ok(Answer { headers, body })
+                Ok(Answer { status, headers, body })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(RegistryError::Unauthorized { host, what, message: words(body) })
@@ -380,7 +442,10 @@ impl RegistryClient {
                 status,
                 retry_after: retry_after(&headers),
             }),
-            _ => Err(RegistryError::Refused { host, what, status, message: words(body) }),
+            _ => Err(match other_address {
+                Some(to) => RegistryError::Moved { host, what, to },
+                None => RegistryError::Refused { host, what, status, message: words(body) },
+            }),
         }
     }
 
@@ -419,8 +484,11 @@ impl RegistryClient {
         }
         if !response.status().is_success() {
             return match self.answer(call, response).await {
+                // This does not say that there is no such image.
+                Ok(_) | Err(RegistryError::NotFound { .. }) => {
+                    Err(self.nonsense(call, "its token service gave no token"))
+                }
                 Err(error) => Err(error),
-                Ok(_) => Err(self.nonsense(call, "its token service gave no token")),
             };
         }
         let body =
@@ -472,16 +540,8 @@ impl RegistryClient {
         self.http.send(request).await.map_err(|error| self.unsent(call, error))
     }
 
-    fn known_access(&self, scope: &str) -> Option<Access> {
-        let learned = self.learned();
-        match learned.get(scope)? {
-            Access::Token { until, .. } if *until <= Instant::now() => None,
-            access @ (Access::Basic | Access::Token { .. }) => Some(access.clone()),
-        }
-    }
-
     /// Never held across an await.
-    fn learned(&self) -> std::sync::MutexGuard<'_, HashMap<String, Access>> {
+    fn learned(&self) -> std::sync::MutexGuard<'_, KnownAccess> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -528,8 +588,20 @@ impl RegistryClient {
     }
 }
 
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
+}
+
+/// The `host/path` that a response redirects to, without a query, which may have a signature.
+fn redirect_of(response: &Response) -> Option<String> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    let to = response.url().join(location).ok()?;
+    let port = to.port().map_or_else(String::new, |port| format!(":{port}"));
+    let address = format!("{}{port}{}", to.host_str()?, to.path());
+    Some(one_line(&address.chars().take(300).collect::<String>()))
 }
 
 fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {

@@ -35,6 +35,8 @@ mod hashicorp_server;
 mod hostile_git;
 #[path = "remote/http.rs"]
 mod http;
+#[path = "remote/images/mod.rs"]
+mod images;
 #[path = "remote/key_vault_server.rs"]
 mod key_vault_server;
 #[path = "remote/outbound.rs"]

@@ -1,6 +1,5 @@
 //! Requests to the API of one repository, and what their answers mean for any provider.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use url::Url;
 
 use super::table::below;
 use super::{CodeHostError, CodeHostFailure};
-use crate::http::{OutboundClient, OutboundError, read_body, retry_after};
+use crate::http::{OutboundClient, OutboundError, first_cause, read_body, retry_after};
 
 /// The largest answer, in bytes. A page of changed files contains their patches.
 const LARGEST_ANSWER: u64 = 16 << 20;
@@ -398,15 +397,6 @@ impl RepositoryClient<'_> {
     fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
-}
-
-/// What began a chain of errors: the system's error, without the layers that passed it on.
-fn first_cause(error: &(dyn StdError + 'static)) -> String {
-    let mut first = error;
-    while let Some(cause) = first.source() {
-        first = cause;
-    }
-    first.to_string()
 }
 
 pub(super) fn transient(message: String, pause: Option<Duration>) -> CodeHostError {

@@ -71,6 +71,16 @@ pub enum RegistryError {
         /// The registry's message.
         message: String,
     },
+    /// The registry redirects to another address, and the client does not follow.
+    #[error("{host} redirects for {what} to {to}: use that name instead")]
+    Moved {
+        /// The registry.
+        host: RegistryHost,
+        /// The image or repository.
+        what: String,
+        /// The `host/path` that it redirects to.
+        to: String,
+    },
     /// The answer is invalid.
     #[error("{host} gave no usable answer for {what}: {problem}")]
     Nonsense {
@@ -118,6 +128,7 @@ impl RegistryError {
             | Self::NotFound { .. }
             | Self::NoApi { .. }
             | Self::Refused { .. }
+            | Self::Moved { .. }
             | Self::Nonsense { .. }
             | Self::TooLarge { .. }
             | Self::Outbound(_) => false,

@@ -74,7 +74,7 @@ pub(super) fn media_type_of(headers: &HeaderMap, body: &[u8]) -> Option<String> 
     own.or(said).filter(|media_type| !media_type.is_empty())
 }
 
-pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
     match format!("sha256:{}", hex::encode(Sha256::digest(bytes))).parse() {
         Ok(digest) => digest,
         Err(_) => unreachable!("a SHA-256 in hexadecimal digits is what a digest is"),

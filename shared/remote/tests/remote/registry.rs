@@ -25,7 +25,7 @@ pub(crate) fn client(host: &str, credentials: Option<Credentials>) -> RegistryCl
     RegistryClient::new(OutboundClient::new(policy).unwrap(), host.parse().unwrap(), credentials)
 }
 
-fn user(password: &str) -> Option<Credentials> {
+pub(crate) fn user(password: &str) -> Option<Credentials> {
     Some(Credentials { username: "ann".to_owned(), password: SecretString::from(password) })
 }
 
@@ -62,15 +62,16 @@ pub(crate) async fn scripted(
 }
 
 /// A request to a scripted registry.
-struct Asked {
-    method: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
     /// Includes the query.
-    path: String,
-    authorization: String,
+    pub(crate) path: String,
+    pub(crate) authorization: String,
+    pub(crate) if_none_match: String,
     body: String,
 }
 
-async fn scripted_asked(
+pub(crate) async fn scripted_asked(
     answer: impl Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -83,13 +84,17 @@ async fn scripted_asked(
                 let service = service_fn(|request: Request<Incoming>| {
                     let answer = Arc::clone(&answer);
                     async move {
-                        let given = request.headers().get("authorization");
-                        let given = given.map_or("", |value| value.to_str().unwrap()).to_owned();
+                        let header = |name: &str| {
+                            let given = request.headers().get(name);
+                            given.map_or("", |value| value.to_str().unwrap()).to_owned()
+                        };
+                        let (authorization, if_none_match) =
+                            (header("authorization"), header("if-none-match"));
                         let (method, path) =
                             (request.method().to_string(), request.uri().to_string());
                         let body = request.into_body().collect().await.unwrap().to_bytes();
                         let body = String::from_utf8_lossy(&body).into_owned();
-                        let asked = Asked { method, path, authorization: given, body };
+                        let asked = Asked { method, path, authorization, if_none_match, body };
                         Ok::<_, std::convert::Infallible>(answer(&asked))
                     }
                 });
