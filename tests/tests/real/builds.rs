@@ -11,14 +11,14 @@ use gantry_tests::pipeline::{TestPipeline, create_registry, image_build};
 use gantry_tests::real;
 
 /// An installation whose registry `real` is the real one.
-async fn installation() -> TestPipeline {
+pub(crate) async fn installation() -> TestPipeline {
     let gantry = TestPipeline::start(Backend::Embedded).await;
     create_registry(gantry.store.as_ref(), "real", &real::registry(), 8).await;
     gantry
 }
 
 /// A task in the real registry that builds this Dockerfile.
-async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) -> Task {
+pub(crate) async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) -> Task {
     let dockerfile = dockerfile.replace("BASE", &real::base_image());
     gantry.git.repository(name).unwrap().commit("main", &[("Dockerfile", &dockerfile)]).unwrap();
     gantry

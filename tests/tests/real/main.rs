@@ -10,6 +10,7 @@
 mod backup;
 mod builds;
 mod engine_faults;
+mod images;
 mod power_cut;
 mod push;
 mod registry_faults;
