@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_api::{TaskCreate, TaskUpdate};
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::registry::Registry;
 use gantry_domain::scan::TaskImages;
@@ -120,6 +121,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         status,
         recipe,
         source_trigger,
+        base_image_trigger: Some(BaseImageTrigger::default()),
         timers,
         git_token,
         reports: new.report_status,

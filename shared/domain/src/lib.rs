@@ -7,6 +7,7 @@
 mod text;
 
 pub mod attempt;
+pub mod base_trigger;
 pub mod built_on;
 pub mod cause;
 pub mod code_host;

@@ -60,7 +60,15 @@ impl Patterns {
     /// nothing is.
     #[must_use]
     pub fn choose(&self, text: &str) -> bool {
-        let deciding = self.0.iter().rev().find(|it| fast_glob::glob_match(it.glob(), text));
+        self.choose_any(&[text])
+    }
+
+    /// Like [`Self::choose`], for something with several names: a pattern matches it if it matches one of them.
+    #[must_use]
+    pub fn choose_any(&self, names: &[&str]) -> bool {
+        let matches =
+            |it: &&Pattern| names.iter().any(|name| fast_glob::glob_match(it.glob(), name));
+        let deciding = self.0.iter().rev().find(matches);
         match deciding {
             Some(pattern) => !pattern.leaves_out(),
             None => self.0.first().is_some_and(Pattern::leaves_out),

@@ -10,6 +10,7 @@ use crate::image::ImageReference;
 use crate::platform::Platform;
 use crate::run::{Run, RunError, TaskRevision};
 use crate::source::CommitId;
+use crate::text::words;
 use crate::timestamp::Timestamp;
 
 /// The most images that are recorded of one task, and the most builds that could not be read.
@@ -31,17 +32,16 @@ pub struct NeededImage {
     pub platform: Platform,
 }
 
-/// What an image is needed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageRole {
+words!(
+    /// What an image is needed for, the closest to the result first.
+    ImageRole, "role of an image", "`runtime`, `buildtime` or `step`", {
     /// The base of a built image.
-    Runtime,
+    Runtime = "runtime",
     /// Any other image that a build reads.
-    Buildtime,
+    Buildtime = "buildtime",
     /// A command runs in it.
-    Step,
-}
+    Step = "step",
+});
 
 /// A step whose images are known only once it is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

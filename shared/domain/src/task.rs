@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base_trigger::BaseImageTrigger;
 use crate::id::{RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
@@ -28,6 +29,9 @@ pub struct Task {
     /// Starts runs when its repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Starts runs when images change that it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image_trigger: Option<BaseImageTrigger>,
     /// Start runs by the clock.
     #[serde(default, skip_serializing_if = "Timers::is_empty")]
     pub timers: Timers,

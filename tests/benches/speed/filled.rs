@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::fact::{self, FactKey};
 use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, WorkerId};
@@ -131,6 +132,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         status: Status::Enabled,
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
+        base_image_trigger: Some(BaseImageTrigger::default()),
         timers: gantry_domain::timer::Timers::default(),
         git_token: None,
         reports: true,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::id::RunPrefix;
 use gantry_domain::task::{Status, Task};
 use gantry_domain::trigger::SourceTrigger;
@@ -60,6 +61,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         status: Status::Enabled,
         recipe: stored::build(format!("{url}#main").parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
+        base_image_trigger: Some(BaseImageTrigger::default()),
         timers: gantry_domain::timer::Timers::default(),
         git_token: None,
         reports: true,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
@@ -306,6 +307,7 @@ impl TestPipeline {
                 pull_request: None,
             },
             source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
+            base_image_trigger: Some(BaseImageTrigger::default()),
             timers: Timers::default(),
             git_token: None,
             reports: true,

@@ -225,6 +225,17 @@ pub enum Rule {
         /// How many files changed.
         files: usize,
     },
+    /// The task starts nothing when images change.
+    BaseImagesOff,
+    /// The task names the image by its digest.
+    PinnedImage,
+    /// The image is no base of an image that the task builds, and its trigger counts only these.
+    OnlyBuildtime,
+    /// The base image trigger does not name the image.
+    OtherImage {
+        /// The patterns of the images that count.
+        watched: String,
+    },
     /// Asking for the head failed repeatedly.
     HeadUnknown {
         /// The fact.
@@ -339,6 +350,20 @@ impl fmt::Display for Rule {
                 short(head)
             ),
             Self::AlreadyStarted { run } => write!(f, "run {run} was started for this change"),
+            Self::BaseImagesOff => f.write_str(
+                "its base image trigger is disabled: `gantry task update --base-image-trigger-enabled true`",
+            ),
+            Self::PinnedImage => f.write_str(
+                "the task names the image by its digest, so it builds with the same one again: name only the tag",
+            ),
+            Self::OnlyBuildtime => f.write_str(
+                "the image is no base of an image that the task builds: `gantry task update --base-image-trigger-type All` \
+                 counts the others, too",
+            ),
+            Self::OtherImage { watched } => write!(
+                f,
+                "its base image trigger counts only {watched}: `gantry task update --base-image` names others"
+            ),
             Self::HeadUnknown { fact, why } => write!(f, "{fact} could not be asked for: {why}"),
         }
     }

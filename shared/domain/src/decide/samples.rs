@@ -31,6 +31,7 @@ pub(crate) fn task() -> Task {
             pull_request: None,
         },
         source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
+        base_image_trigger: Some(crate::base_trigger::BaseImageTrigger::default()),
         timers: crate::timer::Timers::default(),
         git_token: None,
         reports: true,

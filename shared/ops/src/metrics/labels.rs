@@ -158,6 +158,14 @@ labels! {
         Overlaps = "overlaps",
         /// Too many runs of the timer have not ended.
         QueueFull = "queue_full",
+        /// [`Rule::BaseImagesOff`].
+        BaseImagesOff = "base_images_off",
+        /// [`Rule::PinnedImage`].
+        PinnedImage = "pinned_image",
+        /// [`Rule::OnlyBuildtime`].
+        OnlyBuildtime = "only_buildtime",
+        /// [`Rule::OtherImage`].
+        OtherImage = "other_image",
         /// [`Rule::OtherTag`].
         OtherTag = "other_tag",
         /// [`Rule::OtherBranch`].
@@ -463,6 +471,10 @@ impl From<&Rule> for Decided {
             Rule::TimerDisabled { .. } => Self::TimerDisabled,
             Rule::Overlaps { .. } => Self::Overlaps,
             Rule::QueueFull { .. } => Self::QueueFull,
+            Rule::BaseImagesOff => Self::BaseImagesOff,
+            Rule::PinnedImage => Self::PinnedImage,
+            Rule::OnlyBuildtime => Self::OnlyBuildtime,
+            Rule::OtherImage { .. } => Self::OtherImage,
             Rule::OtherTag { .. } => Self::OtherTag,
             Rule::OtherBranch { .. } => Self::OtherBranch,
             Rule::DefaultBranchUnknown { .. } => Self::DefaultBranchUnknown,
