@@ -181,6 +181,12 @@ impl ImageReference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
+    /// The same image without its digest; `None` if it has no tag.
+    #[must_use]
+    pub fn unpinned(&self) -> Option<Self> {
+        self.tag.as_ref().map(|tag| self.with_tag(tag.clone()))
+    }
+
     /// The same repository with another tag.
     #[must_use]
     pub fn with_tag(&self, tag: Tag) -> Self {

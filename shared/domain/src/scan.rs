@@ -13,8 +13,9 @@ use crate::source::CommitId;
 use crate::text::words;
 use crate::timestamp::Timestamp;
 
-/// The most images that are recorded of one task, and the most builds that could not be read.
-pub const MOST_IMAGES: usize = 500;
+/// The most images that are recorded of one task, and the most builds that could not be read. A commit that replaces all of
+/// them changes five entries of indexes for each, and has to stay small enough for a store.
+pub const MOST_IMAGES: usize = 200;
 
 /// An image that a step needs, and that no step of the same task builds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -107,17 +107,35 @@ pub(crate) async fn load<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     key: &Key,
 ) -> Result<Option<Versioned<T>>, StoreError> {
+    load_decoded(store, key).await?.map(|(_, decoded)| decoded).transpose()
+}
+
+/// Like [`load`], but a record that does not decode counts as `otherwise`, which can then replace it.
+pub(crate) async fn load_or<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    key: &Key,
+    otherwise: impl FnOnce() -> T,
+) -> Result<Option<Versioned<T>>, StoreError> {
+    let found = load_decoded(store, key).await?;
+    Ok(found.map(|(version, decoded)| {
+        decoded.unwrap_or_else(|_| Versioned { value: otherwise(), version, unknown: Map::new() })
+    }))
+}
+
+/// A record's version, and what it decodes to. If it does not it is put into quarantine.
+async fn load_decoded<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<(u64, Result<Versioned<T>, StoreError>)>, StoreError> {
     let mut found = store.load(std::slice::from_ref(key)).await?;
     let Some(record) = found.pop().flatten() else {
         return Ok(None);
     };
-    match decode(key, &record) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => {
-            quarantine(store, key, &record, &error).await;
-            Err(error)
-        }
+    let decoded = decode(key, &record);
+    if let Err(error) = &decoded {
+        quarantine(store, key, &record, error).await;
     }
+    Ok(Some((record.version, decoded)))
 }
 
 /// Reads many records as one snapshot. Missing records are left out; so are those that do not decode, which are put

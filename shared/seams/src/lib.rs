@@ -23,6 +23,7 @@ pub mod due;
 pub mod events;
 pub mod facts;
 pub mod hooks;
+pub mod image_users;
 pub mod installation;
 pub mod lineages;
 pub mod logs;

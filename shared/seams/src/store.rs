@@ -270,7 +270,7 @@ pub enum From {
     After(Entry),
 }
 
-/// Changes that are applied together or not at all; at most a few hundred.
+/// Changes that are applied together or not at all; at most about a thousand.
 ///
 /// Preconditions are checked against the state before the batch. Deletes apply before puts; of two puts to one place
 /// the later one wins.

@@ -1,24 +1,56 @@
 //! The images that each task needs: a record beside each task, made and deleted with it.
 //!
 //! Scans and runs of a task write it through [`crate::runs`], in commits that check their leases. So a run that outlives
-//! its task writes nothing.
+//! its task writes nothing. Every change updates [`crate::image_users`] in the same commit.
 
-use gantry_domain::id::{RunPrefix, TaskName};
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::run::Run;
 use gantry_domain::scan::{Reading, Scanned, TaskImages};
-use gantry_domain::task::Task;
+use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::codec;
-use crate::store::{Batch, Key, Kind, Store, StoreError};
+use crate::codec::{self, Versioned};
+use crate::image_users::{self, Needs, Owner};
+use crate::store::{Batch, Expect, Key, Kind, Store, StoreError};
 
-/// The key contains the time of creation, because a later task may have the same name.
-fn key(registry: RunPrefix, name: &TaskName, created: Timestamp) -> Key {
-    Key::new(Kind::TaskImages, format_args!("{registry}/{name}@{}", created.as_millis()))
+/// The record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    images: TaskImages,
+    /// The trigger of the task, if both are enabled. A copy, because a worker that records images may not read tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trigger: Option<BaseImageTrigger>,
 }
 
-fn key_of(task: &Task) -> Key {
-    key(task.prefix, &task.id.name, task.created)
+impl Stored {
+    fn needs(&self) -> Needs<'_> {
+        let read = self.images.read.as_ref();
+        let images = read.map_or(&[][..], |read| read.needed.images());
+        Needs { images, trigger: self.trigger.as_ref() }
+    }
+}
+
+/// The key contains the time of creation, because a later task may have the same name.
+fn key(owner: Owner<'_>) -> Key {
+    let Owner { registry, task, created } = owner;
+    Key::new(Kind::TaskImages, format_args!("{registry}/{task}@{}", created.as_millis()))
+}
+
+fn owner(task: &Task) -> Owner<'_> {
+    Owner { registry: task.prefix, task: &task.id.name, created: task.created }
+}
+
+fn trigger_of(task: &Task) -> Option<BaseImageTrigger> {
+    let trigger = task.base_image_trigger.clone();
+    trigger.filter(|it| task.status == Status::Enabled && it.status == Status::Enabled)
+}
+
+/// Nothing is known of a record that does not decode. Until the task is saved again, its images count as a new task's do.
+async fn load(store: &dyn Store, key: &Key) -> Result<Option<Versioned<Stored>>, StoreError> {
+    let trigger = Some(BaseImageTrigger::default());
+    codec::load_or(store, key, || Stored { images: TaskImages::default(), trigger }).await
 }
 
 /// The images that a task needs, as far as they are known.
@@ -26,20 +58,44 @@ fn key_of(task: &Task) -> Key {
 /// # Errors
 /// [`StoreError`].
 pub async fn find(store: &dyn Store, task: &Task) -> Result<TaskImages, StoreError> {
-    let found = codec::load::<TaskImages>(store, &key_of(task)).await?;
-    Ok(found.map(|found| found.value).unwrap_or_default())
+    let found = codec::load::<Stored>(store, &key(owner(task))).await?;
+    Ok(found.map(|found| found.value.images).unwrap_or_default())
 }
 
 /// Adds the record of a new task to the batch: nothing is known yet.
 pub(crate) fn create(batch: &mut Batch, task: &Task) -> Result<(), StoreError> {
-    let key = key_of(task);
-    batch.create(key.clone(), codec::encode(&key, &TaskImages::default())?);
+    let key = key(owner(task));
+    let stored = Stored { images: TaskImages::default(), trigger: trigger_of(task) };
+    batch.create(key.clone(), codec::encode(&key, &stored)?);
     Ok(())
 }
 
+/// Adds to the batch what a new revision of a task means for its images.
+pub(crate) async fn change(
+    store: &dyn Store,
+    batch: &mut Batch,
+    task: &Task,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Some(known) = load(store, &key(owner(task))).await? else { return Ok(()) };
+    let after = Stored { trigger: trigger_of(task), ..known.value.clone() };
+    replace(batch, owner(task), known, after, now)
+}
+
 /// Removes the record with its task.
-pub(crate) fn forget(batch: &mut Batch, task: &Task) {
-    batch.delete.push(key_of(task));
+pub(crate) async fn forget(
+    store: &dyn Store,
+    batch: &mut Batch,
+    task: &Task,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let key = key(owner(task));
+    let Some(known) = load(store, &key).await? else { return Ok(()) };
+    let nothing = Needs { images: &[], trigger: None };
+    image_users::change(batch, owner(task), known.value.needs(), nothing, now);
+    batch.expect.push((key.clone(), Expect::Version(known.version)));
+    batch.delete.push(key);
+    Ok(())
 }
 
 /// Adds to the batch what a run found. Adds nothing if the run does not tell which images its task needs, the task is
@@ -52,22 +108,25 @@ pub(crate) async fn take_in(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(task) = run.unchanged_task() else { return Ok(()) };
-    let key = key(run.id.prefix(), &task.name, task.created);
-    let reading = Reading::by(run, task, now);
-    match codec::load::<TaskImages>(store, &key).await {
-        Ok(None) => Ok(()),
-        Ok(Some(mut known)) => {
-            let before = known.value.clone();
-            known.value.take_in(reading, found.clone());
-            if known.value == before { Ok(()) } else { known.replace_in(batch, key) }
-        }
-        // It is in quarantine, and what was found now replaces it.
-        Err(StoreError::Undecodable { .. }) => {
-            let mut images = TaskImages::default();
-            images.take_in(reading, found.clone());
-            batch.put(key.clone(), codec::encode(&key, &images)?);
-            Ok(())
-        }
-        Err(error) => Err(error),
+    let owner = Owner { registry: run.id.prefix(), task: &task.name, created: task.created };
+    let Some(known) = load(store, &key(owner)).await? else { return Ok(()) };
+    let mut after = known.value.clone();
+    after.images.take_in(Reading::by(run, task, now), found.clone());
+    replace(batch, owner, known, after, now)
+}
+
+/// Adds nothing if nothing changes.
+fn replace(
+    batch: &mut Batch,
+    owner: Owner<'_>,
+    mut known: Versioned<Stored>,
+    after: Stored,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if known.value == after {
+        return Ok(());
     }
+    image_users::change(batch, owner, known.value.needs(), after.needs(), now);
+    known.value = after;
+    known.replace_in(batch, key(owner))
 }

@@ -110,22 +110,30 @@ pub async fn update(
             task.updated = now;
         }
     };
-    let before = find(store, id).await?;
-    let updated = ALL
-        .update(store, &id.to_string(), next_revision, |batch, before, after| {
-            record_revision(batch, after).map(drop)?;
-            watch_source(batch, Some(before), after)?;
-            ask_for_webhooks(batch, &[before, after], now);
-            claim_repository(batch, Some(before), Some(after));
-            timers::change(batch, Some(before), Some(after), now)?;
-            events::record_undecided(batch, &saved(Some(before), after))
-        })
-        .await?;
-    Ok(updated.map(|task| {
-        let before = before.filter(|before| before.revision != task.revision);
-        let event = before.map(|before| saved(Some(&before), &task));
-        (task, event)
-    }))
+    let member = id.to_string();
+    retry::commit(store, &ALL.key(&member), || async {
+        let Some(mut found) = ALL.find_versioned(store, &member).await? else {
+            return Ok(Plan::Answer(None));
+        };
+        let before = found.value.clone();
+        next_revision(&mut found.value);
+        if found.value == before {
+            return Ok(Plan::Answer(Some((before, None))));
+        }
+        let mut batch = Batch::default();
+        found.replace_in(&mut batch, ALL.key(&member))?;
+        let after = found.value;
+        record_revision(&mut batch, &after)?;
+        task_images::change(store, &mut batch, &after, now).await?;
+        watch_source(&mut batch, Some(&before), &after)?;
+        ask_for_webhooks(&mut batch, &[&before, &after], now);
+        claim_repository(&mut batch, Some(&before), Some(&after));
+        timers::change(&mut batch, Some(&before), Some(&after), now)?;
+        let event = saved(Some(&before), &after);
+        events::record_undecided(&mut batch, &event)?;
+        Ok(Plan::Commit(batch, Some((after, Some(event)))))
+    })
+    .await
 }
 
 /// Removes a task; its runs and revisions are kept until they expire. Returns whether it existed.
@@ -138,12 +146,12 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         let Some(found) = ALL.find_versioned(store, &member).await? else {
             return Ok(Plan::Answer(false));
         };
-        let mut batch = Batch::default();
+        let (mut batch, now) = (Batch::default(), store.now().await?);
         // Under its version: a concurrent update may change the watched repository, and its index entry would be left
         // behind.
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
-        task_images::forget(&mut batch, &found.value);
+        task_images::forget(store, &mut batch, &found.value, now).await?;
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);
@@ -152,7 +160,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
             watches::end(&mut batch, &place, id);
             batch.unindex(by_source(place.registry, &place.repository), &member);
         }
-        ask_for_webhooks(&mut batch, &[&found.value], store.now().await?);
+        ask_for_webhooks(&mut batch, &[&found.value], now);
         Ok(Plan::Commit(batch, true))
     })
     .await

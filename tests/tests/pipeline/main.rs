@@ -36,6 +36,7 @@ mod embedded {
     mod forged;
     mod github_app;
     mod hosts;
+    mod image_users;
     mod incarnations;
     mod keeping;
     mod leases;
@@ -77,6 +78,7 @@ mod scaled {
     mod admission;
     mod clocks;
     mod forged;
+    mod image_users;
     mod leases;
     mod lost_answers;
     mod lost_hooks;
