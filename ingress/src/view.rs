@@ -2,6 +2,7 @@
 
 use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{Command, EventKind};
@@ -111,6 +112,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         push: build.is_some_and(|build| build.push),
         no_cache: build.is_some_and(|build| build.no_cache),
         source_trigger: task.source_trigger.as_ref().map(source_trigger),
+        base_image_trigger: task.base_image_trigger.as_ref().map(base_image_trigger),
         timers: task.timers.as_slice().iter().map(timer).collect(),
         has_git_token: task.git_token.is_some(),
         report_status: task.reports,
@@ -303,6 +305,15 @@ fn source_trigger(trigger: &SourceTrigger) -> types::SourceTrigger {
         honors_skip_marks: trigger.honors_skip_marks,
         supersede: trigger.supersede.to_string(),
         poll: trigger.poll.map(PollInterval::seconds),
+    }
+}
+
+fn base_image_trigger(trigger: &BaseImageTrigger) -> types::BaseImageTrigger {
+    types::BaseImageTrigger {
+        name: trigger.name.clone(),
+        status: status_word(trigger.status).to_owned(),
+        kind: trigger.kind.to_string(),
+        images: texts(trigger.images.as_slice()),
     }
 }
 

@@ -16,6 +16,7 @@ use super::task_file::FileCommand;
 use super::task_images::Images;
 use crate::exit::Exit;
 
+mod base_trigger;
 mod save;
 mod start;
 mod timer;

@@ -34,6 +34,10 @@ pub(super) fn changed(
     if let Some(trigger) = &asked.source_trigger {
         changed.source_trigger = trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     }
+    if let Some(trigger) = &asked.base_image_trigger {
+        changed.base_image_trigger =
+            trigger.as_ref().and_then(|trigger| check.base_image_trigger(trigger));
+    }
     set(&mut changed.timers, asked.timers.as_deref(), |timers| check.timers(timers, now));
     if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
         // A token belongs to the repository that it was given for, and must not be sent to another.

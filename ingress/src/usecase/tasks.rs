@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_api::{TaskCreate, TaskUpdate};
-use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::registry::Registry;
 use gantry_domain::scan::TaskImages;
@@ -91,6 +90,8 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     };
     let source_trigger =
         new.source_trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
+    let base_image_trigger = new.base_image_trigger.clone().unwrap_or_default();
+    let base_image_trigger = check.base_image_trigger(&base_image_trigger);
     let timers = check.timers(&new.timers, now);
     let git_token = check.git_token(new.git_token.as_deref())?;
     let api_token = check.api_token(new.api_token.as_deref())?;
@@ -121,7 +122,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         status,
         recipe,
         source_trigger,
-        base_image_trigger: Some(BaseImageTrigger::default()),
+        base_image_trigger,
         timers,
         git_token,
         reports: new.report_status,

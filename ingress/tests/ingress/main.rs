@@ -12,6 +12,7 @@ mod access;
 mod api;
 mod approvals;
 mod attacks;
+mod base_trigger;
 mod deliveries;
 mod generic;
 mod hooks;

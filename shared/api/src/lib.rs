@@ -56,7 +56,7 @@ pub use task::{
 pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
 pub use timer::Timer;
 pub use token::{Token, TokenCreate, TokenCreated};
-pub use trigger::{CommitRules, PathRules, PullRequestRules, SourceTrigger};
+pub use trigger::{BaseImageTrigger, CommitRules, PathRules, PullRequestRules, SourceTrigger};
 pub use webhook::{FoundWebhook, Redelivered, SentDelivery, WebhookReport};
 
 /// A page of a list, and where the next page begins.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::timer::Timer;
-use super::trigger::SourceTrigger;
+use super::trigger::{BaseImageTrigger, SourceTrigger};
 use super::{present, yes};
 
 /// A saved recipe: what to build, and what starts it.
@@ -49,6 +49,9 @@ pub struct Task {
     /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Starts runs when images change that it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image_trigger: Option<BaseImageTrigger>,
     /// Start runs by the clock.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
@@ -217,6 +220,9 @@ pub struct TaskCreate {
     /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
+    /// Starts runs when images change that it needs; enabled, of type `Runtime`, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image_trigger: Option<BaseImageTrigger>,
     /// Start runs by the clock; at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
@@ -254,6 +260,7 @@ impl Default for TaskCreate {
             no_cache: false,
             status: None,
             source_trigger: None,
+            base_image_trigger: None,
             timers: Vec::new(),
             git_token: None,
             report_status: true,
@@ -318,6 +325,10 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SourceTrigger>)]
     pub source_trigger: Option<Option<SourceTrigger>>,
+    /// Starts runs when images change that it needs; `null` for none.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BaseImageTrigger>)]
+    pub base_image_trigger: Option<Option<BaseImageTrigger>>,
     /// All timers, instead of the former ones. One that stays the same keeps its next instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timers: Option<Vec<Timer>>,

@@ -140,8 +140,47 @@ pub struct PathRules {
     pub ignored: Vec<String>,
 }
 
+/// Starts runs when images change that the task needs. One that a Dockerfile or a command names by its digest never counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BaseImageTrigger {
+    /// Its name in the task.
+    #[serde(default = "default_base_trigger_name")]
+    pub name: String,
+    /// `Enabled` or `Disabled`.
+    #[serde(default = "enabled")]
+    pub status: String,
+    /// Which images count: `Runtime` for the bases of the images that the task builds, `All` for every image that its builds
+    /// read and its commands run in.
+    #[serde(rename = "type", default = "runtime")]
+    pub kind: String,
+    /// Patterns of the images that count; all do if there are none. They match the whole name, like
+    /// `docker.io/library/node:20`, or for Docker Hub the short one, like `node:20`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+impl Default for BaseImageTrigger {
+    fn default() -> Self {
+        Self {
+            name: default_base_trigger_name(),
+            status: enabled(),
+            kind: runtime(),
+            images: Vec::new(),
+        }
+    }
+}
+
 fn default_trigger_name() -> String {
     "defaultSourceTriggerName".to_owned()
+}
+
+fn default_base_trigger_name() -> String {
+    "defaultBaseimageTriggerName".to_owned()
+}
+
+fn runtime() -> String {
+    "Runtime".to_owned()
 }
 
 fn enabled() -> String {

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use gantry_api::{SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskUpdate};
+use gantry_api::{
+    BaseImageTrigger, SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskUpdate,
+};
 use gantry_domain::source::{GitSource, RefKind, Source};
 
+use super::base_trigger::BaseTriggerOptions;
 use super::timer::{Choices, named};
 use super::trigger::TriggerOptions;
 use super::{OneTask, view};
@@ -51,6 +54,8 @@ pub(crate) struct Create {
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
+    #[command(flatten)]
+    base_trigger: BaseTriggerOptions,
     /// When it starts by the clock: `NAME:SCHEDULE` or `SCHEDULE`, like 'nightly:0 3 * * *'. May be given several times
     #[arg(long = "schedule", value_name = "SCHEDULE", help_heading = "Timers")]
     schedules: Vec<String>,
@@ -91,6 +96,8 @@ pub(crate) struct Update {
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
+    #[command(flatten)]
+    base_trigger: BaseTriggerOptions,
     /// When it starts by the clock: `NAME:SCHEDULE` or `SCHEDULE`. May be given several times; replaces all former timers
     #[arg(long = "schedule", value_name = "SCHEDULE", help_heading = "Timers")]
     schedules: Vec<String>,
@@ -157,6 +164,9 @@ impl Create {
         }
         let trigger = SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() };
         let source_trigger = (is_git && wants_trigger).then(|| self.trigger.apply(trigger));
+        let has_base_trigger = self.base_trigger.is_given();
+        let base_image_trigger =
+            has_base_trigger.then(|| self.base_trigger.apply(BaseImageTrigger::default()));
         let is_file = self.cmd.is_some() || is_task_file(&self.file);
         let task_file = if is_file {
             let has_context = source.as_ref().ok() != Some(&Source::Nothing);
@@ -191,6 +201,7 @@ impl Create {
             no_cache: recipe.no_cache.unwrap_or(false),
             status: recipe.status,
             source_trigger,
+            base_image_trigger,
             timers: named(&self.schedules, &self.timers)?,
             git_token: self.git_token.read(&client.environment)?,
             report_status: recipe.report_status.unwrap_or(true),
@@ -219,6 +230,12 @@ impl Update {
         let source_trigger = if self.trigger.is_given() {
             let task: Task = client.api.get(&path).await?;
             Some(Some(self.trigger.apply(task.source_trigger.unwrap_or_default())))
+        } else {
+            None
+        };
+        let base_image_trigger = if self.base_trigger.is_given() {
+            let task: Task = client.api.get(&path).await?;
+            Some(Some(self.base_trigger.apply(task.base_image_trigger.unwrap_or_default())))
         } else {
             None
         };
@@ -260,6 +277,7 @@ impl Update {
             no_cache: recipe.no_cache,
             status: recipe.status,
             source_trigger,
+            base_image_trigger,
             timers: (!timers.is_empty()).then_some(timers),
             git_token: self.git_token.read(&client.environment)?.map(Some),
             report_status: recipe.report_status,

@@ -123,7 +123,7 @@ impl TriggerOptions {
     }
 }
 
-fn status(enabled: Option<bool>, before: String) -> String {
+pub(super) fn status(enabled: Option<bool>, before: String) -> String {
     match enabled {
         Some(true) => "Enabled".to_owned(),
         Some(false) => "Disabled".to_owned(),
@@ -131,8 +131,13 @@ fn status(enabled: Option<bool>, before: String) -> String {
     }
 }
 
-fn list(given: Vec<String>, before: Vec<String>) -> Vec<String> {
-    if given.is_empty() { before } else { given }
+/// The given entries, or else the former ones. One empty entry stands for none.
+pub(super) fn list(given: Vec<String>, before: Vec<String>) -> Vec<String> {
+    match given.as_slice() {
+        [] => before,
+        [only] if only.is_empty() => Vec::new(),
+        _ => given,
+    }
 }
 
 #[cfg(test)]

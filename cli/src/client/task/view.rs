@@ -1,6 +1,8 @@
 //! Tasks as tables.
 
-use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task, TaskWebhook, Timer};
+use gantry_api::{
+    BaseImageTrigger, PathRules as TriggerPaths, SourceTrigger, Task, TaskWebhook, Timer,
+};
 
 use crate::client::table::{Details, Table, instant};
 
@@ -30,7 +32,25 @@ fn triggers(task: &Task) -> String {
     if task.timers.iter().any(|timer| timer.status == "Enabled") {
         triggers.push("TIMER");
     }
+    if task.base_image_trigger.as_ref().is_some_and(is_enabled) {
+        triggers.push("BASE_IMAGE");
+    }
     triggers.join(", ")
+}
+
+fn is_enabled(trigger: &BaseImageTrigger) -> bool {
+    trigger.status == "Enabled"
+}
+
+fn base_image(trigger: &BaseImageTrigger) -> String {
+    let what = match trigger.kind.as_str() {
+        "Runtime" => "change of the base of an image that it builds",
+        _ => "change of any image that it needs",
+    };
+    match trigger.images.as_slice() {
+        [] => what.to_owned(),
+        images => format!("{what}: only {}", images.join(", ")),
+    }
 }
 
 fn timer(timer: &Timer) -> String {
@@ -97,6 +117,7 @@ pub(super) fn details(task: &Task) -> Details {
     let mut details = Details::default();
     let mut starts = task.source_trigger.as_ref().map(starts).unwrap_or_default();
     starts.extend(task.timers.iter().map(timer));
+    starts.extend(task.base_image_trigger.as_ref().filter(|it| is_enabled(it)).map(base_image));
     details
         .line("task", &task.name)
         .line("registry", &task.registry)
@@ -165,6 +186,7 @@ mod tests {
             "images": ["hello:{{.Run.ID}}", "hello:latest"], "build_args": {"A": "1"},
             "secret_build_args": ["NPM"], "platform": "linux/amd64", "timeout": 3600, "push": true,
             "no_cache": false, "source_trigger": trigger, "has_git_token": true,
+            "base_image_trigger": {"images": ["node:*", "ghcr.io/**"]},
             "timers": [{"name": "t1", "schedule": "0 3 * * *", "overlap": "skip", "next": "2026-03-10T03:00:00.000Z"}],
             "report_status": true, "has_api_token": true,
             "created": "2026-03-09T20:30:10.123Z", "updated": "2026-03-09T20:30:10.123Z"
@@ -177,9 +199,9 @@ mod tests {
         let disabled = json!({"name": "t", "commit": {"status": "Disabled"}});
         insta::assert_snapshot!(table(&[task(json!({"name": "t"})), task(disabled), task(json!(null))]), @r"
         NAME   REGISTRY  PLATFORM     STATUS   SOURCE REPOSITORY                   TRIGGERS
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE, TIMER
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER
-        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE, TIMER, BASE_IMAGE
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER, BASE_IMAGE
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  TIMER, BASE_IMAGE
         ");
     }
 
@@ -227,6 +249,7 @@ mod tests {
                           a newer change cancels older runs: queued
                           looked for every 60 s
                           timer t1: 0 3 * * * UTC, overlap: skip, next 2026-03-10T03:00:00Z
+                          change of the base of an image that it builds: only node:*, ghcr.io/**
         git token         kept
         commit status     reported
         API token         kept

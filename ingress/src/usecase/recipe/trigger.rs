@@ -1,6 +1,7 @@
-//! Checks the trigger of a task.
+//! Checks the triggers of a task that changes start.
 
 use gantry_api as types;
+use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::pattern::{Pattern, Patterns};
 use gantry_domain::task::Status;
 use gantry_domain::trigger::{
@@ -11,11 +12,7 @@ use super::{Checker, never_moves};
 
 impl Checker<'_> {
     pub(crate) fn source_trigger(&mut self, given: &types::SourceTrigger) -> Option<SourceTrigger> {
-        if given.name.is_empty() || given.name.len() > 100 {
-            let count = given.name.chars().count();
-            let message = format!("a trigger's name has 1 to 100 characters, and this one {count}");
-            self.mistakes.add("source_trigger.name", message);
-        }
+        self.trigger_name("source_trigger.name", &given.name);
         let branch = given.branch.as_deref();
         let branch = branch.and_then(|branch| self.mistakes.parse("source_trigger.branch", branch));
         if let Some(branch) = &branch
@@ -45,6 +42,26 @@ impl Checker<'_> {
                 None => None,
             },
         })
+    }
+
+    pub(crate) fn base_image_trigger(
+        &mut self,
+        given: &types::BaseImageTrigger,
+    ) -> Option<BaseImageTrigger> {
+        self.trigger_name("base_image_trigger.name", &given.name);
+        let status = self.status("base_image_trigger.status", &given.status);
+        let kind = self.mistakes.parse("base_image_trigger.type", &given.kind);
+        let images = self.patterns("base_image_trigger.images", &given.images);
+        let name = given.name.clone();
+        Some(BaseImageTrigger { name, status: status?, kind: kind?, images: images? })
+    }
+
+    fn trigger_name(&mut self, target: &str, name: &str) {
+        if name.is_empty() || name.len() > 100 {
+            let count = name.chars().count();
+            let message = format!("a trigger's name has 1 to 100 characters, and this one {count}");
+            self.mistakes.add(target, message);
+        }
     }
 
     fn commit_rules(&mut self, given: &types::CommitRules) -> Option<CommitRules> {
