@@ -18,7 +18,7 @@ use crate::exit::Exit;
 /// How many deliveries of a hook are shown to people.
 const SHOWN_DELIVERIES: usize = 10;
 
-/// Manage webhooks: from code hosts, and a registry's notifications
+/// Manage webhooks: from code hosts and registries
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hooks {
     /// Create a hook and print what to enter at the sender
@@ -30,6 +30,7 @@ Examples:
   gantry hook create --provider github --repository https://github.com/octo/web.git
   gantry hook create --provider azure --repository https://dev.azure.com/fabrikam/Shop/_git/Web
   gantry hook create --provider distribution
+  gantry hook create --provider docker-hub --repository docker.io/octo/base
   gantry hook create --provider generic \\
       --repository-pointer /repository/url --ref-pointer /ref --commit-pointer /after")]
     Create(Create),
@@ -300,6 +301,13 @@ fn repositories(hook: &Hook) -> String {
     }
 }
 
+fn secrets(hook: &Hook) -> Vec<String> {
+    if hook.secrets.is_empty() {
+        return vec!["none: its sender can only be told the URL".to_owned()];
+    }
+    hook.secrets.iter().map(|one| format!("{} of {}", one.id, instant(&one.created))).collect()
+}
+
 fn details(hook: &Hook) -> Details {
     let counts = &hook.since_start;
     let mut details = Details::default();
@@ -311,10 +319,7 @@ fn details(hook: &Hook) -> Details {
         .line("repositories", repositories(hook))
         .maybe("made by", hook.provisioned.then_some("gantry, for the tasks that need its webhook"))
         .line("URL", &hook.url)
-        .each(
-            "secrets",
-            hook.secrets.iter().map(|one| format!("{} of {}", one.id, instant(&one.created))),
-        )
+        .each("secrets", secrets(hook))
         .line("created", instant(&hook.created))
         .line(
             "since start",

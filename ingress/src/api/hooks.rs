@@ -40,7 +40,7 @@ pub(super) async fn list(
     Ok(page(&listed, |hook| shown(&state, hook)))
 }
 
-/// Creates a hook. The answer has everything that must be configured at the sender; the secret is never shown again.
+/// Creates a hook. The answer has everything that must be configured at the sender; a secret is never shown again.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 201, body = types::HookCreated), Failures))]
 #[post("/registries/{registry}/hooks")]
 pub(super) async fn create(
@@ -50,7 +50,8 @@ pub(super) async fn create(
     body: Json<types::HookCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let (hook, secret) = hooks::create(&state, &allowed, &at, &body).await?;
-    Ok(HttpResponse::Created().json(created(&state, &hook, secret.expose_secret())))
+    let secret = secret.as_ref().map(|secret| secret.expose_secret());
+    Ok(HttpResponse::Created().json(created(&state, &hook, secret)))
 }
 
 /// Shows a hook.
@@ -179,15 +180,15 @@ fn shown(state: &State, hook: &Hook) -> types::Hook {
     }
 }
 
-fn created(state: &State, hook: &Hook, secret: &str) -> types::HookCreated {
+fn created(state: &State, hook: &Hook, secret: Option<&str>) -> types::HookCreated {
     let url = url(state, hook);
     let setup = &descriptor(hook.provider()).setup;
     types::HookCreated {
         hook: shown(state, hook),
         content_type: setup.content_type.to_owned(),
         events: setup.events.iter().map(|event| (*event).to_owned()).collect(),
-        instructions: (setup.instructions)(&url, secret, hook.sender.mapping()),
+        instructions: (setup.instructions)(&url, secret.unwrap_or_default(), hook.sender.mapping()),
         url,
-        secret: secret.to_owned(),
+        secret: secret.map(str::to_owned),
     }
 }

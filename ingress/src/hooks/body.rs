@@ -20,7 +20,7 @@ pub(crate) struct RawDelivery {
     held: HeldBytes,
 }
 
-/// A delivery whose sender knows a secret of its hook.
+/// A delivery whose sender knows a secret of its hook, or the address if its provider can be told nothing else.
 ///
 /// [`RawDelivery::verify`] is the only constructor and the fields are private, so code that takes a `VerifiedDelivery`
 /// cannot be reached by an unsigned request.

@@ -29,17 +29,20 @@ pub(crate) enum Scheme<'a> {
     Password,
     /// Standard Webhooks: the HMAC-SHA256 of id, time and body in base64.
     StandardWebhooks,
+    /// None: the sender can be told nothing but the hook's address, which is unguessable.
+    Address,
 }
 
 impl<'a> Scheme<'a> {
-    /// The header with the proof.
-    fn header(self) -> &'a str {
+    /// The header with the proof, if there is one.
+    fn header(self) -> Option<&'a str> {
         match self {
             Self::Signature { header, .. }
             | Self::AnySignature { header, .. }
-            | Self::Secret { header, .. } => header,
-            Self::Password => "authorization",
-            Self::StandardWebhooks => "webhook-signature",
+            | Self::Secret { header, .. } => Some(header),
+            Self::Password => Some("authorization"),
+            Self::StandardWebhooks => Some("webhook-signature"),
+            Self::Address => None,
         }
     }
 
@@ -47,7 +50,7 @@ impl<'a> Scheme<'a> {
     fn signs_body(self) -> bool {
         match self {
             Self::Signature { .. } | Self::AnySignature { .. } | Self::StandardWebhooks => true,
-            Self::Secret { .. } | Self::Password => false,
+            Self::Secret { .. } | Self::Password | Self::Address => false,
         }
     }
 
@@ -77,8 +80,9 @@ impl<'a> Scheme<'a> {
                 headers.push((TIMESTAMP, sent));
                 format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
             }
+            Self::Address => return Some(headers),
         };
-        headers.push((self.header(), proof));
+        headers.extend(self.header().map(|header| (header, proof)));
         Some(headers)
     }
 }
@@ -167,7 +171,7 @@ impl HookKey {
 }
 
 impl Proof {
-    /// The first of the schemes whose header is present decides.
+    /// The first of the schemes whose header is present decides. An address needs none: its hook was found.
     pub(crate) fn new(
         schemes: &[Scheme<'_>],
         headers: &HeaderMap,
@@ -175,7 +179,10 @@ impl Proof {
         now: SystemTime,
     ) -> Self {
         let shown = schemes.iter().find_map(|scheme| {
-            let proof = headers.get(scheme.header()).map(HeaderValue::as_bytes)?;
+            let proof = match scheme.header() {
+                Some(header) => headers.get(header)?.as_bytes(),
+                None => &[],
+            };
             Some((*scheme, proof))
         });
         let shown = shown.ok_or(RejectedDelivery::Unsigned);
@@ -246,6 +253,7 @@ impl Check {
             }
             Scheme::Secret { prefix, .. } => Self::Decided(compare_secret(prefix, proof, keys)),
             Scheme::Password => Self::Decided(compare_password(proof, keys)),
+            Scheme::Address => Self::Decided(Ok(())),
         })
     }
 
@@ -486,7 +494,7 @@ mod tests {
             let altered = judge(&headers, b"Hello, World?", &keys);
             assert_eq!(altered.is_err(), scheme.signs_body(), "{scheme:?}: another body");
 
-            let right = headers.get(scheme.header()).unwrap().as_bytes().to_vec();
+            let right = headers.get(scheme.header().unwrap()).unwrap().as_bytes().to_vec();
             // The name of the user is free.
             let first = if scheme == Scheme::Password { "Basic Z2FudHJ5Ok".len() } else { 0 };
             for place in first..right.len() {
@@ -500,7 +508,7 @@ mod tests {
                 for wrong in flipped.chain(cut).chain(grown) {
                     let Ok(value) = HeaderValue::from_bytes(&wrong) else { continue };
                     let mut headers = headers.clone();
-                    headers.insert(HeaderName::try_from(scheme.header()).unwrap(), value);
+                    headers.insert(HeaderName::try_from(scheme.header().unwrap()).unwrap(), value);
                     // The name of a scheme, and hexadecimal digits, may be in either case.
                     let is_same = wrong.eq_ignore_ascii_case(&right);
                     let verdict = judge(&headers, BODY, &keys);
@@ -561,6 +569,14 @@ mod tests {
             Err(RejectedDelivery::Mismatch)
         );
         assert_eq!(shown(&[]), Err(RejectedDelivery::Unsigned));
+    }
+
+    #[test]
+    fn a_sender_that_knows_only_the_address_needs_no_header() {
+        let proof = Proof::new(&[Scheme::Address], &HeaderMap::new(), &[], NOW);
+        assert_eq!(proof.finish(), Ok(()));
+        let secret = SecretString::from(SECRET);
+        assert_eq!(Scheme::Address.prove(&secret, "d-1", NOW, BODY), Some(Vec::new()));
     }
 
     const MESSAGE: &[u8] = br#"{"test": 2432232314}"#;

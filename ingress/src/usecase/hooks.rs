@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::paging::{Listed, Paging};
 use super::senders::parse_sender;
 use crate::access::{Allowed, Needs, Read, Write};
-use crate::hooks::{MOST_SECRETS, send_test_delivery};
+use crate::hooks::{MOST_SECRETS, descriptor, send_test_delivery};
 use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
@@ -75,36 +75,46 @@ fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), Refusal> {
     })
 }
 
-/// Creates a hook, and returns its secret, which cannot be retrieved again.
+/// Creates a hook, and returns its secret, which cannot be retrieved again; `None` if its sender can be told none.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Write>,
     registry: &RegistryName,
     new: &HookCreate,
-) -> Result<(Hook, SecretString), Refusal> {
+) -> Result<(Hook, Option<SecretString>), Refusal> {
     let store = state.store.as_ref();
     let registry = allowed.registry(store, registry).await?;
     let mut mistakes = Mistakes::default();
     let sender = parse_sender(&mut mistakes, &new.provider, new.mapping.as_ref());
     let repositories = repositories(&mut mistakes, &new.repositories);
-    let secret = secret(&mut mistakes, new.secret.as_deref())?;
-    let (Some(sender), Some(repositories), Some(secret)) = (sender, repositories, secret) else {
-        return Err(Refusal::Invalid(mistakes));
+    let has_secret =
+        sender.as_ref().is_none_or(|sender| descriptor(sender.provider()).has_secret());
+    let secret = match (has_secret, &new.secret) {
+        (true, given) => secret(&mut mistakes, given.as_deref())?,
+        (false, None) => None,
+        (false, Some(_)) => {
+            mistakes.add("secret", no_secret(&new.provider));
+            None
+        }
     };
     mistakes.none()?;
+    let (Some(sender), Some(repositories)) = (sender, repositories) else {
+        return Err(Refusal::Internal);
+    };
     let random = random_hex::<16>()?;
     let id: HookId = random
         .parse()
         .map_err(|error: gantry_domain::InvalidText| Refusal::invalid("id", error.to_string()))?;
     let now = store.now().await?;
-    let sealed = state.keyring.seal(&hooks::seal_for(&id), &secret)?;
+    let seal = |secret| state.keyring.seal(&hooks::seal_for(&id), secret);
+    let sealed = secret.as_ref().map(seal).transpose()?;
     let hook = Hook {
         id,
         registry: registry.name,
         prefix: registry.prefix,
         sender,
         repositories,
-        secrets: vec![HookSecret { sealed, created: now }],
+        secrets: sealed.into_iter().map(|sealed| HookSecret { sealed, created: now }).collect(),
         is_provisioned: false,
         created: now,
     };
@@ -114,6 +124,11 @@ pub(crate) async fn create(
         Err(AddError::NoRegistry { registry }) => Err(Refusal::no_registry(&registry)),
         Err(AddError::Store(error)) => Err(error.into()),
     }
+}
+
+/// Why there is no secret.
+fn no_secret(provider: &str) -> String {
+    format!("a `{provider}` hook has none: its sender can only be told the address")
 }
 
 fn repositories(mistakes: &mut Mistakes, texts: &[String]) -> Option<Vec<RepositoryKey>> {
@@ -210,6 +225,12 @@ pub(crate) async fn add_secret(
     given: &HookSecretCreate,
 ) -> Result<(Hook, HookSecret, SecretString), Refusal> {
     allowed.check(hook, "hook", &hook.id)?;
+    if !descriptor(hook.provider()).has_secret() {
+        return Err(Refusal::Conflict {
+            code: "no_secret",
+            message: no_secret(hook.provider().as_str()),
+        });
+    }
     if hook.secrets.len() >= MOST_SECRETS {
         return Err(Refusal::Conflict {
             code: "too_many_secrets",
@@ -265,9 +286,9 @@ pub(crate) async fn test(
     id: &HookId,
 ) -> Result<HookTestResult, Refusal> {
     let hook = find(state, allowed, id).await?;
-    let secret = hook.secrets.first().ok_or(Refusal::Internal)?;
-    let secret = state.keyring.open(&hooks::seal_for(&hook.id), &secret.sealed)?;
-    send_test_delivery(state, &hook, &secret).await
+    let open = |secret: &HookSecret| state.keyring.open(&hooks::seal_for(&hook.id), &secret.sealed);
+    let secret = hook.secrets.first().map(open).transpose()?;
+    send_test_delivery(state, &hook, secret.as_ref()).await
 }
 
 /// The URL that a hook's sender posts to.

@@ -41,7 +41,7 @@ pub(crate) async fn simulate(
     registry: &Registry,
     asked: &types::SimulationCreate,
 ) -> Result<Simulated, Refusal> {
-    let (verdict, kinds) = meaning(state, allowed, asked).await?;
+    let (verdict, kinds) = meaning(state, allowed, registry, asked).await?;
     let number = random_hex::<16>()?;
     let mut noticed = Vec::new();
     for (place, kind) in kinds.into_iter().enumerate() {
@@ -71,6 +71,7 @@ pub(crate) async fn simulate(
 async fn meaning(
     state: &State,
     allowed: &Allowed<Run>,
+    registry: &Registry,
     asked: &types::SimulationCreate,
 ) -> Result<(Verdict, Vec<EventKind>), Refusal> {
     let mut mistakes = Mistakes::default();
@@ -81,8 +82,9 @@ async fn meaning(
             mistakes.none()?;
             let Some(sender) = sender else { return Err(Refusal::Internal) };
             let (kind, body) = (asked.event.clone().unwrap_or_default(), body.clone());
-            let read = aside::read(move || hooks::meaning(&sender, &kind, body.as_bytes())).await;
-            let (verdict, kinds) = read.map_err(|_| Refusal::Internal)?;
+            let home = registry.host.clone();
+            let read = move || hooks::meaning(&sender, Some(&home), &kind, body.as_bytes());
+            let (verdict, kinds) = aside::read(read).await.map_err(|_| Refusal::Internal)?;
             // Whether a hook may speak for the repository is not asked: none did.
             Ok((verdict, kinds.into_iter().map(EventKind::without_hook).collect()))
         }

@@ -146,6 +146,129 @@ async fn gitea_and_bitbucket_sign_and_repeat_under_the_same_id() {
     }
 }
 
+const HUB: &str = include_str!("../../../tests/fixtures/webhooks/docker-hub/push.json");
+const QUAY: &str = include_str!("../../../tests/fixtures/webhooks/quay/push-several-tags.json");
+const ACR: &str = include_str!("../../../tests/fixtures/webhooks/acr/push.json");
+const HARBOR: &str = include_str!("../../../tests/fixtures/webhooks/harbor/push.json");
+const GHCR: &str = include_str!("../../../tests/fixtures/webhooks/ghcr/published.json");
+
+#[tokio::test]
+async fn a_registry_that_is_told_a_header_sends_the_secret_in_it() {
+    let server = TestServer::with_registry().await;
+    for (provider, body) in [(Provider::Acr, ACR), (Provider::Harbor, HARBOR)] {
+        let hook = server.hook(provider).await;
+        let plain = || post(&server, &hook, body);
+        for refused in
+            [plain(), plain().bearer_auth("another secret"), plain().basic_auth("x", Some(SECRET))]
+        {
+            assert_eq!(status(refused).await, StatusCode::UNAUTHORIZED, "{provider}");
+        }
+        let accepted = Answer::of(plain().bearer_auth(SECRET)).await.expect(StatusCode::ACCEPTED);
+        assert_eq!(accepted["events"].as_array().unwrap().len(), 1);
+        assert_eq!(status(plain().bearer_auth(SECRET)).await, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn github_signs_the_packages_of_its_registry_for_hooks_of_either_provider() {
+    let server = TestServer::with_registry().await;
+    for provider in [Provider::Ghcr, Provider::GitHub] {
+        let hook = server.hook(provider).await;
+        let forged = server.github_with("another secret", &hook, "package", "d-1", GHCR);
+        assert_eq!(status(forged).await, StatusCode::UNAUTHORIZED);
+        let accepted = Answer::of(server.github(&hook, "package", "d-1", GHCR)).await;
+        let accepted = accepted.expect(StatusCode::ACCEPTED);
+        assert_eq!(accepted["events"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_signs_nothing_needs_to_know_the_address_of_its_own_hook() {
+    let server = TestServer::with_registry().await;
+    for (provider, body, events) in [(Provider::DockerHub, HUB, 1), (Provider::Quay, QUAY, 3)] {
+        let new = json!({"provider": provider.as_str()});
+        let created = server.post("/registries/contoso/hooks", new).await;
+        let url = created.expect(StatusCode::CREATED)["url"].as_str().unwrap().to_owned();
+        let send = |url: &str| server.client.post(url).body(body.to_owned());
+        let accepted = Answer::of(send(&url)).await.expect(StatusCode::ACCEPTED);
+        assert_eq!(accepted["events"].as_array().unwrap().len(), events);
+        assert_eq!(status(send(&url)).await, StatusCode::OK, "the same body");
+
+        let (folder, id) = url.rsplit_once('/').unwrap();
+        let (root, _) = folder.rsplit_once('/').unwrap();
+        let signed = server.hook(Provider::Harbor).await;
+        for wrong in [
+            format!("{folder}/{}", "0".repeat(32)),
+            format!("{folder}/{}", &id[1..]),
+            format!("{root}/harbor/{id}"),
+            // A hook with a secret cannot be reached without it.
+            format!("{folder}/{}", signed.id),
+        ] {
+            assert_eq!(status(send(&wrong)).await, StatusCode::UNAUTHORIZED, "{wrong}");
+        }
+    }
+    let ledger = server.ledger().await;
+    assert_eq!(ledger.len(), 2);
+    let event = ledger[0]["events"][0].as_str().unwrap();
+    let path = format!(
+        "/hooks/{}/deliveries/{}",
+        ledger[0]["hook"].as_str().unwrap(),
+        ledger[0]["id"].as_str().unwrap()
+    );
+    let shown = server.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(shown["events"][0]["id"], event);
+    assert_eq!(shown["events"][0]["kind"], "image_pushed");
+    assert_eq!(
+        shown["events"][0]["what"],
+        "quay.io/octo/base:latest was pushed, without a proof of who says so"
+    );
+}
+
+#[tokio::test]
+async fn a_hook_whose_sender_can_be_told_no_secret_takes_none() {
+    let server = TestServer::with_registry().await;
+    let new = json!({"provider": "docker-hub", "secret": SECRET});
+    let refused = server.post("/registries/contoso/hooks", new).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text.contains("can only be told the address"), "{}", refused.text);
+    let new = json!({"provider": "docker-hub"});
+    let created = server.post("/registries/contoso/hooks", new).await.expect(StatusCode::CREATED);
+    let path = format!("/hooks/{}/secrets", created["hook"]["id"].as_str().unwrap());
+    let refused = server.post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "no_secret".to_owned()));
+}
+
+#[tokio::test]
+async fn what_a_registry_reports_beside_pushes_is_counted_and_not_kept() {
+    let server = TestServer::with_registry().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/webhooks");
+    for (provider, files) in [
+        (Provider::Acr, ["delete", "chart-push", "push-config"]),
+        (Provider::Harbor, ["pull", "delete", "chart-uploaded"]),
+        (Provider::Ghcr, ["deleted", "published-npm", "published-chart"]),
+        (Provider::Gitea, ["package-deleted", "package-created-npm", "package-created-helm"]),
+        (Provider::Quay, ["build-success", "vulnerability-found", "push-no-tags"]),
+    ] {
+        let hook = server.hook(provider).await;
+        for file in files {
+            let path = format!("{folder}/{provider}/{file}.json");
+            let body = std::fs::read_to_string(path).unwrap();
+            let proof = signature(SECRET, &body);
+            let request = post(&server, &hook, &body)
+                .bearer_auth(SECRET)
+                .header("x-github-event", "package")
+                .header("x-gitea-event", "package")
+                .header("x-gitea-signature", proof.replace("sha256=", ""))
+                .header("x-hub-signature-256", proof);
+            let accepted = Answer::of(request).await.expect(StatusCode::ACCEPTED);
+            assert_eq!(accepted["events"], json!([]), "{provider} {file}");
+        }
+        let shown = server.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
+        assert_eq!(shown["since_start"]["dropped"], 3, "{provider}");
+    }
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
+}
+
 #[tokio::test]
 async fn a_hook_of_any_provider_is_created_with_instructions_and_tried() {
     let server = TestServer::with_registry().await;
@@ -158,15 +281,19 @@ async fn a_hook_of_any_provider_is_created_with_instructions_and_tried() {
         let created = server.post("/registries/contoso/hooks", body).await;
         let created = created.expect(StatusCode::CREATED);
         let instructions = created["instructions"].to_string();
-        for told in [&created["url"], &created["secret"]] {
-            assert!(instructions.contains(told.as_str().unwrap()), "{provider}: {instructions}");
+        for told in [&created["url"], &created["secret"]].into_iter().filter_map(Value::as_str) {
+            assert!(instructions.contains(told), "{provider}: {instructions}");
         }
+        let has_secret = ![Provider::DockerHub, Provider::Quay].contains(provider);
+        assert_eq!(created["secret"].is_string(), has_secret, "{provider}");
+        assert_eq!(created["hook"]["secrets"].as_array().unwrap().len(), usize::from(has_secret));
+        assert_eq!(instructions.contains("keep it secret"), !has_secret, "{instructions}");
         let path = format!("/hooks/{}/test", created["hook"]["id"].as_str().unwrap());
         let tried = server.post(&path, json!({})).await.expect(StatusCode::OK);
         assert_eq!((&tried["ok"], &tried["status"]), (&json!(true), &json!(202)), "{tried}");
     }
     let ledger = server.ledger().await;
     let pings = ledger.iter().filter(|delivery| delivery["verdict"] == "ping").count();
-    // A registry has no ping: a notification without events is of no interest, and is not recorded.
+    // Distribution has no ping: a notification without events is of no interest, and is not recorded.
     assert_eq!(pings, Provider::ALL.len() - 1, "{ledger:?}");
 }

@@ -10,7 +10,8 @@ pub struct Hook {
     pub id: String,
     /// The registry whose tasks its events may start.
     pub registry: String,
-    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution` or `generic`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution`, `docker-hub`, `acr`, `ghcr`, `harbor`, `quay` or
+    /// `generic`.
     pub provider: String,
     /// Where the sender's JSON has what makes a push; only of provider `generic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,7 +20,7 @@ pub struct Hook {
     pub repositories: Vec<String>,
     /// The address that the sender posts to.
     pub url: String,
-    /// Its active secrets.
+    /// Its active secrets; none for `docker-hub` and `quay`, whose senders can only be told the address.
     pub secrets: Vec<HookSecret>,
     /// Whether gantry made it, for a webhook that it keeps at a code host.
     #[serde(default)]
@@ -79,7 +80,8 @@ pub struct HookSecret {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookCreate {
-    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution` or `generic`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution`, `docker-hub`, `acr`, `ghcr`, `harbor`, `quay` or
+    /// `generic`.
     pub provider: String,
     /// Where the sender's JSON has what makes a push; required for provider `generic`, and only allowed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +113,9 @@ pub struct HookCreated {
     pub hook: Hook,
     /// The address to post to.
     pub url: String,
-    /// The secret.
-    pub secret: String,
+    /// The secret; absent for `docker-hub` and `quay`, whose senders can only be told the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
     /// The content type to choose.
     pub content_type: String,
     /// The events to choose.

@@ -91,6 +91,16 @@ providers! {
     Bitbucket = "bitbucket",
     /// Docker Distribution (`registry:2`) notifications.
     Distribution = "distribution",
+    /// Docker Hub.
+    DockerHub = "docker-hub",
+    /// Azure Container Registry.
+    Acr = "acr",
+    /// GitHub's container registry; a hook of `github` takes its webhooks too.
+    Ghcr = "ghcr",
+    /// Harbor.
+    Harbor = "harbor",
+    /// Quay and quay.io.
+    Quay = "quay",
     /// Any other sender of JSON about pushes.
     Generic { mapping: Mapping } = "generic",
 }
@@ -157,7 +167,7 @@ impl FromStr for Provider {
             InvalidText::new(
                 "provider",
                 text,
-                "`github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution` or `generic`",
+                "`github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution`, `docker-hub`, `acr`, `ghcr`, `harbor`, `quay` or `generic`",
             )
         })
     }

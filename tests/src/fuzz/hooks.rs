@@ -52,6 +52,10 @@ pub(super) const WEBHOOK: Target = Target {
         "\"object_kind\":\"merge_request\"",
         "\"eventType\":\"git.pullrequest.updated\"",
         "\"hash\":\"b2c3d4e5b2c3\"",
+        "\"package_type\":\"CONTAINER\"",
+        "\"updated_tags\":[",
+        "\"type\":\"PUSH_ARTIFACT\"",
+        "\"tag\":\"sha256:",
         "null",
         "[[[[",
         "\\ud800",
@@ -60,24 +64,26 @@ pub(super) const WEBHOOK: Target = Target {
 };
 
 /// What providers call their deliveries in headers.
-const KINDS: [&str; 5] =
-    ["push", "pull_request", "issue_comment", "repo:push", "pullrequest:updated"];
+const KINDS: [&str; 6] =
+    ["push", "pull_request", "issue_comment", "package", "repo:push", "pullrequest:updated"];
 
-/// A sender of each provider.
+/// A sender of each provider, and one for each mapping.
 fn senders() -> impl Iterator<Item = Sender> {
-    Provider::ALL.iter().map(|provider| {
-        Sender::new(*provider, None)
-            .or_else(|_| Sender::new(*provider, serde_json::from_str(MAPPING).ok()))
-            .expect("a sender")
+    Provider::ALL.iter().flat_map(|provider| match Sender::new(*provider, None) {
+        Ok(sender) => vec![sender],
+        Err(_) => MAPPINGS
+            .map(|mapping| Sender::new(*provider, serde_json::from_str(mapping).ok()).unwrap())
+            .to_vec(),
     })
 }
 
-const MAPPING: &str = r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
-    "proof":{"scheme":"standard_webhooks"}}"#;
+const MAPPINGS: [&str; 1] =
+    [r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
+    "proof":{"scheme":"standard_webhooks"}}"#];
 
 /// A body has no more events than fit one commit, and each is stored as it was read.
 fn read(sender: &Sender, kind: &str, body: &[u8]) {
-    let (verdict, events) = gantry_ingress::meaning(sender, kind, body);
+    let (verdict, events) = gantry_ingress::meaning(sender, None, kind, body);
     assert!(events.len() <= 128, "{}", events.len());
     assert!(serde_json::to_string(&verdict).unwrap().len() < 8192);
     for event in events {

@@ -417,7 +417,8 @@ pub(crate) async fn create_tasks_and_hook(
     }
     let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
     let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
-    Ok(Hook { id: hook.hook.id, secret: hook.secret })
+    let secret = hook.secret.context("a hook of GitHub has a secret")?;
+    Ok(Hook { id: hook.hook.id, secret })
 }
 
 /// Pushes another commit to a branch.

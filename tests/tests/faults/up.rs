@@ -233,5 +233,6 @@ async fn create_tasks_and_hook(client: &Client, context: &str) -> Result<Hook> {
     .await?;
     let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
     let hook: HookCreated = client.post("registries/reg/hooks", &hook).await?;
-    Ok(Hook { id: hook.hook.id, secret: hook.secret })
+    let secret = hook.secret.context("a hook of GitHub has a secret")?;
+    Ok(Hook { id: hook.hook.id, secret })
 }

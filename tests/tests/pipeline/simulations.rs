@@ -42,7 +42,7 @@ fn without_run(line: &str) -> String {
 }
 
 async fn simulate(gantry: &TestPipeline, number: &str, kind: &str, body: &str) -> Vec<Vec<String>> {
-    let (_, kinds) = gantry_ingress::meaning(&Sender::GitHub, kind, body.as_bytes());
+    let (_, kinds) = gantry_ingress::meaning(&Sender::GitHub, None, kind, body.as_bytes());
     let mut lists = Vec::new();
     for (place, kind) in kinds.into_iter().enumerate() {
         let event = Event {

@@ -160,7 +160,8 @@ impl Installation {
             "pusher": {"name": "mona"}, "sender": {"login": "mona"}
         })
         .to_string();
-        let status = self.deliver(watched, &watched.hook.secret, traceparent, &body).await;
+        let status =
+            self.deliver(watched, watched.hook.secret.as_ref().unwrap(), traceparent, &body).await;
         assert_eq!(status, 202);
         self.until_ended(watched).await
     }

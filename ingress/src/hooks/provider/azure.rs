@@ -8,7 +8,7 @@ use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::reading::{Envelope, Found, Meaning, Reading, id_or_hash, lenient, unreadable, word};
+use super::reading::{Envelope, Found, Meaning, id_or_hash, lenient, unreadable, word};
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
 
@@ -74,7 +74,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         Ok(notification) => (notification.id, word(Some(&notification.event_type))),
         Err(error) => {
             let (id, kind) = (id_or_hash(None, body), word(None));
-            return Meaning::Record(Reading::without_events(id, kind, unreadable(error)));
+            return Meaning::of(id, kind, Err(unreadable(error)));
         }
     };
     let hook = &envelope.hook;
@@ -86,7 +86,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         "ping" => Err(Verdict::Ping),
         _ => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
     };
-    Meaning::Record(Reading::of(id_or_hash(id.as_deref(), body), kind, found))
+    Meaning::of(id_or_hash(id.as_deref(), body), kind, found)
 }
 
 /// The resource of a notification, which a subscription can be set to leave out.

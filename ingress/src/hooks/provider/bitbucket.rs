@@ -13,9 +13,7 @@ use gantry_domain::source::{CommitId, GitUrl};
 use gantry_domain::trigger::asks_to_skip;
 use serde::Deserialize;
 
-use super::reading::{
-    Envelope, Found, Meaning, Reading, id_or_hash, lenient, moves, unreadable, word,
-};
+use super::reading::{Envelope, Found, Meaning, id_or_hash, lenient, moves, unreadable, word};
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
 
@@ -73,7 +71,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
             None => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
         },
     };
-    Meaning::Record(Reading::of(id, kind, found))
+    Meaning::of(id, kind, found)
 }
 
 #[derive(Deserialize)]

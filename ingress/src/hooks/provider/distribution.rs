@@ -6,12 +6,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, ImagePushed};
+use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::DeliveryId;
-use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository};
 use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -19,16 +17,15 @@ use serde::de::IgnoredAny;
 use super::reading::{
     Envelope, MOST_EVENTS, Meaning, Reading, id_of_hash, id_or_hash, shortened, unreadable,
 };
+use super::registry::{BEARER, MANIFESTS, Report, host_of};
 use super::{Descriptor, MIB, Ping, Setup};
-use crate::hooks::verify::Scheme;
-
 pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     name: Provider::Distribution,
     largest_body: 3 * MIB,
     // It gives up after 500 ms, and sends the next notification only after this one.
     store_patience: Duration::from_millis(400),
     object_patience: Duration::from_millis(150),
-    proofs: &[Scheme::Secret { header: "authorization", prefix: "Bearer " }],
+    proofs: &[BEARER],
     content_types: &[],
     kind_header: None,
     id_header: None,
@@ -56,15 +53,6 @@ fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
         "    actions: [pull]".to_owned(),
     ]
 }
-
-const MANIFESTS: [&str; 6] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v1+prettyjws",
-];
 
 #[derive(Deserialize)]
 struct Notifications<'a> {
@@ -198,36 +186,23 @@ fn image(
     envelope: &Envelope,
     event: &Notification<'_>,
     target: &Target<'_>,
-) -> Result<EventKind, InvalidText> {
+) -> Result<EventKind, String> {
+    // The push's `Host` header. It may be missing behind a proxy.
     let host = event.request.as_ref().and_then(|request| request.host.as_deref());
-    let host = host_of(host.unwrap_or_default(), envelope.home.as_ref())?;
-    let repository: Repository = target.repository.as_deref().unwrap_or_default().parse()?;
-    let digest: Digest = target.digest.as_deref().unwrap_or_default().parse()?;
-    let image = match target.tag.as_deref() {
-        None | Some("") => ImageReference::by_digest(host, repository, digest.clone()),
-        Some(tag) => ImageReference::tagged(host, repository, tag.parse()?),
+    let report = Report {
+        host: host_of(host, envelope.home.as_ref())?,
+        repository: target.repository.as_deref().unwrap_or_default(),
+        tag: target.tag.as_deref(),
+        digest: target.digest.as_deref(),
+        media_type: target.media_type.as_deref(),
     };
-    Ok(EventKind::ImagePushed(ImagePushed {
-        hook: Some(envelope.hook.clone()),
-        image,
-        digest: Some(digest),
-        media_type: target.media_type.as_deref().map(str::to_owned),
-        is_proven: true,
-    }))
-}
-
-/// The registry that was pushed to, from the push's `Host` header. It may be missing behind a proxy, or be a bare name
-/// that only resolves in the registry's network. Then it is the login server of the hook's registry.
-fn host_of(host: &str, home: Option<&RegistryHost>) -> Result<RegistryHost, InvalidText> {
-    let is_word = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    match (host.parse(), home) {
-        (Err(_), Some(home)) if is_word => Ok(home.clone()),
-        (parsed, _) => parsed,
-    }
+    report.proven(&envelope.hook)
 }
 
 #[cfg(test)]
 mod tests {
+    use gantry_domain::image::RegistryHost;
+
     use super::*;
 
     const DIGEST: &str = "sha256:f7013acc0486e095f2aebbb3f3e75d3a0f3b08012f8ac8ba894cab3cce39351c";

@@ -12,7 +12,7 @@ use gantry_domain::source::{CommitId, GitUrl};
 use serde_json::Value;
 
 use super::reading::{
-    Envelope, Found, Meaning, Reading, commit_or_none, id_or_hash, moved_ref, unreadable,
+    Envelope, Found, Meaning, PING, commit_or_none, id_or_hash, moved_ref, unreadable,
 };
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
@@ -32,9 +32,6 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     ping: Ping { headers: &[], body: PING },
     setup: Setup { content_type: "application/json", events: &[KIND], instructions },
 };
-
-/// The body of a test delivery.
-const PING: &str = r#"{"type":"gantry.ping"}"#;
 
 /// The type of all other deliveries.
 const KIND: &str = "push";
@@ -68,13 +65,13 @@ fn instructions(url: &str, secret: &str, mapping: Option<&Mapping>) -> Vec<Strin
 fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let id = id_or_hash(envelope.id.as_deref(), body);
     if body == PING.as_bytes() {
-        return Meaning::Record(Reading::of(id, "ping".to_owned(), Err(Verdict::Ping)));
+        return Meaning::of(id, "ping".to_owned(), Err(Verdict::Ping));
     }
     let found = match &envelope.mapping {
         Some(mapping) => read_push(envelope, mapping, body),
         None => Err(unreadable("its hook was not told where the JSON has what makes a push")),
     };
-    Meaning::Record(Reading::of(id, KIND.to_owned(), found))
+    Meaning::of(id, KIND.to_owned(), found)
 }
 
 fn read_push(envelope: &Envelope, mapping: &Mapping, body: &[u8]) -> Result<Found, Verdict> {

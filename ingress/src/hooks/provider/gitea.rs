@@ -1,4 +1,5 @@
-//! Gitea and Forgejo, which also sends Gitea's headers. Pushes and changes of pull requests become events.
+//! Gitea and Forgejo, which also sends Gitea's headers. Pushes, changes of pull requests, and container packages
+//! become events.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use gantry_domain::trigger::asks_to_skip;
 use serde::Deserialize;
 
 use super::reading::{
-    Envelope, Found, Meaning, Reading, commit_or_none, id_or_hash, lenient, moved_ref, unreadable,
-    word,
+    Envelope, Found, Meaning, commit_or_none, id_or_hash, lenient, moved_ref, unreadable, word,
 };
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
 
+mod package;
 mod pull_request;
 
 pub(super) const DESCRIPTOR: Descriptor = Descriptor {
@@ -46,7 +47,8 @@ fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
         format!("Target URL: {url}"),
         format!("HTTP method: POST; POST content type: {JSON}"),
         format!("Secret: {secret}"),
-        "Trigger on: push events; for pull requests also all events of pull requests".to_owned(),
+        "Trigger on: push events; for pull requests also all events of pull requests; for images also packages, which are the owner's unless linked to the repository"
+            .to_owned(),
     ]
 }
 
@@ -56,13 +58,14 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let found = match kind.as_str() {
         "push" => read_push(&envelope.hook, body),
         "pull_request" => pull_request::read(&envelope.hook, body),
+        "package" => package::read(&envelope.hook, body),
         "ping" => Err(Verdict::Ping),
         // A push tells the same, with the commit.
         "create" | "delete" => Ok(Found::nothing("the push of the same branch or tag is acted on")),
         "unknown" => Err(unreadable("there is no X-Gitea-Event")),
         _ => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
     };
-    Meaning::Record(Reading::of(id, kind, found))
+    Meaning::of(id, kind, found)
 }
 
 #[derive(Deserialize)]

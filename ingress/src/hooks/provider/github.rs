@@ -1,5 +1,5 @@
-//! GitHub and GitHub Enterprise Server. Pushes, changes of pull requests and commands in comments become events; all
-//! other types are only acknowledged.
+//! GitHub and GitHub Enterprise Server. Pushes, changes of pull requests, commands in comments and packages become events;
+//! all other types are only acknowledged.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use gantry_domain::hook::Provider;
 use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 
-use super::reading::{Envelope, Found, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
-use super::{Descriptor, MIB, Ping, Setup};
+use super::reading::{Envelope, Found, Meaning, id_or_hash, is_of_type, unreadable, word};
+use super::{Descriptor, MIB, Ping, Setup, ghcr};
 use crate::hooks::verify::Scheme;
 
 mod pull_request;
@@ -51,7 +51,8 @@ fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
         format!("Payload URL: {url}"),
         format!("Content type: {JSON}"),
         format!("Secret: {secret}"),
-        "Which events: pushes; for pull requests also pull requests and issue comments".to_owned(),
+        "Which events: pushes; for pull requests also pull requests and issue comments; for images of ghcr.io also packages"
+            .to_owned(),
     ]
 }
 
@@ -67,7 +68,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let hook = &envelope.hook;
     let json = match json(envelope, body) {
         Ok(json) => json,
-        Err(verdict) => return Meaning::Record(Reading::without_events(id, kind, verdict)),
+        Err(verdict) => return Meaning::of(id, kind, Err(verdict)),
     };
     let found = match kind.as_str() {
         "push" => push::read(hook, &json).map(|push| match push {
@@ -82,6 +83,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
             Some(comment) => Found::one(EventKind::Comment(comment)),
             None => Found::nothing("it is no command below a pull request"),
         }),
+        "package" | "registry_package" => ghcr::read_package(hook, &json),
         "ping" => Err(Verdict::Ping),
         // A push tells the same, with the commit.
         "create" | "delete" => Ok(Found::nothing("the push of the same branch or tag is acted on")),
@@ -89,11 +91,11 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         "unknown" => Err(unreadable("there is no X-GitHub-Event")),
         _ => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
     };
-    Meaning::Record(Reading::of(id, kind, found))
+    Meaning::of(id, kind, found)
 }
 
 /// The JSON of a body, which may be in a form.
-fn json<'a>(envelope: &Envelope, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Verdict> {
+pub(super) fn json<'a>(envelope: &Envelope, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Verdict> {
     if !is_form(envelope, body) {
         return Ok(Cow::Borrowed(body));
     }
@@ -115,6 +117,7 @@ mod tests {
     use gantry_domain::hook::Sender;
 
     use super::*;
+    use crate::hooks::provider::reading::Reading;
 
     const OLD: &str = "1111111111111111111111111111111111111111";
     const NEW: &str = "2222222222222222222222222222222222222222";
@@ -179,7 +182,7 @@ mod tests {
     fn a_form_has_the_same_meaning_as_json() {
         let json = body("refs/heads/main", OLD, NEW);
         let form = serde_urlencoded::to_string([("payload", &json)]).unwrap();
-        let (_, of_ledger) = crate::hooks::meaning(&Sender::GitHub, "push", form.as_bytes());
+        let (_, of_ledger) = crate::hooks::meaning(&Sender::GitHub, None, "push", form.as_bytes());
         assert_eq!(
             read_as(Some("push"), FORM, &form).events,
             read_as(Some("push"), JSON, &json).events

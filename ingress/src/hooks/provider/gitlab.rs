@@ -13,8 +13,7 @@ use gantry_domain::trigger::asks_to_skip;
 use serde::Deserialize;
 
 use super::reading::{
-    Envelope, Found, Meaning, Reading, commit_or_none, id_or_hash, lenient, moved_ref, unreadable,
-    word,
+    Envelope, Found, Meaning, commit_or_none, id_or_hash, lenient, moved_ref, unreadable, word,
 };
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
@@ -66,10 +65,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let id = id_or_hash(envelope.id.as_deref(), body);
     let kind = match serde_json::from_slice::<Body>(body) {
         Ok(body) => word(Some(&body.object_kind)),
-        Err(error) => {
-            let reading = Reading::without_events(id, word(None), unreadable(error));
-            return Meaning::Record(reading);
-        }
+        Err(error) => return Meaning::of(id, word(None), Err(unreadable(error))),
     };
     let found = match kind.as_str() {
         "push" | "tag_push" => read_push(&envelope.hook, body),
@@ -77,7 +73,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         "ping" => Err(Verdict::Ping),
         _ => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
     };
-    Meaning::Record(Reading::of(id, kind, found))
+    Meaning::of(id, kind, found)
 }
 
 #[derive(Deserialize)]

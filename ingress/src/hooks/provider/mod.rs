@@ -8,20 +8,27 @@ use actix_web::web::Bytes;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
 use gantry_domain::hook::{Provider, Sender};
+use gantry_domain::image::RegistryHost;
 use gantry_domain::mapping::{MappedProof, Mapping, SignatureHeader};
 use gantry_ops::aside;
 
 use super::verify::Scheme;
 use crate::refusal::Refusal;
 
+mod acr;
 mod azure;
 mod bitbucket;
 mod distribution;
+mod docker_hub;
 mod generic;
+mod ghcr;
 mod gitea;
 mod github;
 mod gitlab;
+mod harbor;
+mod quay;
 mod reading;
+mod registry;
 
 use reading::is_of_type;
 pub(super) use reading::{Envelope, Meaning, Reading};
@@ -54,6 +61,11 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Whether its hooks have a secret, which their senders can be told.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.proofs.iter().any(|scheme| *scheme != Scheme::Address)
+    }
+
     /// How the senders of a hook with this mapping prove that they know its secret.
     pub(crate) fn proofs_of<'a>(&self, mapping: Option<&'a Mapping>) -> Vec<Scheme<'a>> {
         match mapping.map(|mapping| &mapping.proof) {
@@ -85,7 +97,7 @@ pub(crate) struct Ping {
 pub(crate) struct Setup {
     pub(crate) content_type: &'static str,
     pub(crate) events: &'static [&'static str],
-    /// Instructions, one line each.
+    /// Instructions, one line each. The secret is empty if the hook has none.
     pub(crate) instructions: fn(url: &str, secret: &str, mapping: Option<&Mapping>) -> Vec<String>,
 }
 
@@ -97,6 +109,11 @@ pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
         Provider::Gitea => &gitea::DESCRIPTOR,
         Provider::Bitbucket => &bitbucket::DESCRIPTOR,
         Provider::Distribution => &distribution::DESCRIPTOR,
+        Provider::DockerHub => &docker_hub::DESCRIPTOR,
+        Provider::Acr => &acr::DESCRIPTOR,
+        Provider::Ghcr => &ghcr::DESCRIPTOR,
+        Provider::Harbor => &harbor::DESCRIPTOR,
+        Provider::Quay => &quay::DESCRIPTOR,
         Provider::Generic => &generic::DESCRIPTOR,
     }
 }
@@ -125,17 +142,25 @@ pub(super) async fn read(
     })
 }
 
-/// The verdict and events of a body from `sender`. The body is trusted: callers verify its signature first.
+/// The verdict and events of a body from `sender`. The body is trusted: callers verify its signature first. `home` is the
+/// login server of the registry that it is for.
 #[must_use]
-pub fn meaning(sender: &Sender, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
+pub fn meaning(
+    sender: &Sender,
+    home: Option<&RegistryHost>,
+    kind: &str,
+    body: &[u8],
+) -> (Verdict, Vec<EventKind>) {
     let hook = match "tried".parse() {
         Ok(hook) => hook,
         Err(_) => unreachable!("a word is a hook's id"),
     };
     let kind = Some(kind.to_owned());
     let mapping = sender.mapping().cloned();
-    let envelope = Envelope { hook, mapping, home: None, kind, id: None, content_type: None };
-    match (descriptor(sender.provider()).read)(&envelope, body) {
+    let provider = descriptor(sender.provider());
+    let home = home.filter(|_| provider.may_omit_host).cloned();
+    let envelope = Envelope { hook, mapping, home, kind, id: None, content_type: None };
+    match (provider.read)(&envelope, body) {
         Meaning::Record(reading) => (reading.verdict, reading.events),
         Meaning::Never { .. } => {
             let why = "nothing in it can matter".to_owned();

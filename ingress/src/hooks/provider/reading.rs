@@ -14,6 +14,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
+/// The body of a test delivery, for providers that have no ping of their own.
+pub(super) const PING: &str = r#"{"type":"gantry.ping"}"#;
+
 /// The most events of one delivery, so that they fit one commit. Senders put one event into a body, rarely two.
 pub(crate) const MOST_EVENTS: usize = 128;
 
@@ -53,6 +56,22 @@ pub(crate) enum Meaning {
     },
 }
 
+impl Meaning {
+    /// The result of reading one delivery of this id and kind.
+    pub(super) fn of(id: DeliveryId, kind: String, found: Result<Found, Verdict>) -> Self {
+        Self::Record(match found {
+            Ok(Found::Events { events, unread }) => {
+                Reading { id, kind, verdict: Verdict::Events, events, unread }
+            }
+            Ok(Found::Nothing { why }) => {
+                Reading::without_events(id, kind, Verdict::OfNoInterest { why })
+            }
+            Ok(Found::Never) => return Self::Never { id },
+            Err(verdict) => Reading::without_events(id, kind, verdict),
+        })
+    }
+}
+
 /// What is recorded of a delivery.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Reading {
@@ -71,19 +90,6 @@ impl Reading {
     pub(super) fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
         Self { id, kind, verdict, events: Vec::new(), unread: Vec::new() }
     }
-
-    /// The result of reading one delivery of this id and kind.
-    pub(super) fn of(id: DeliveryId, kind: String, found: Result<Found, Verdict>) -> Self {
-        match found {
-            Ok(Found::Events { events, unread }) => {
-                Self { id, kind, verdict: Verdict::Events, events, unread }
-            }
-            Ok(Found::Nothing { why }) => {
-                Self::without_events(id, kind, Verdict::OfNoInterest { why })
-            }
-            Err(verdict) => Self::without_events(id, kind, verdict),
-        }
-    }
 }
 
 /// What a readable body means.
@@ -95,6 +101,8 @@ pub(super) enum Found {
         /// The reason, in words.
         why: String,
     },
+    /// It can never matter, and is not recorded.
+    Never,
 }
 
 impl Found {
@@ -117,24 +125,36 @@ const MOST_UNREAD: usize = 10;
 pub(super) fn moves(
     moves: impl Iterator<Item = Result<Option<Push>, String>>,
 ) -> Result<Found, Verdict> {
+    match events_of("reference", moves.map(|push| Ok(push?.map(EventKind::Push))))? {
+        Some(found) => Ok(found),
+        None => Ok(Found::nothing("it moved neither a branch nor a tag")),
+    }
+}
+
+/// Reads a body with several parts that may be events, each of them a `what`. `None` if no part is one.
+///
+/// # Errors
+/// [`Verdict::Unreadable`] if there are some, but none can be read.
+pub(super) fn events_of(
+    what: &str,
+    parts: impl Iterator<Item = Result<Option<EventKind>, String>>,
+) -> Result<Option<Found>, Verdict> {
     let (mut events, mut unread) = (Vec::new(), Vec::new());
-    for (place, moved) in moves.enumerate() {
-        match moved {
+    for (place, part) in parts.enumerate() {
+        match part {
             Ok(Some(_)) if events.len() == MOST_EVENTS => {
-                unread.push(format!("only {MOST_EVENTS} branches and tags of one push are read"));
+                unread.push(format!("only the first {MOST_EVENTS} of its events are read"));
                 break;
             }
-            Ok(Some(push)) => events.push(EventKind::Push(push)),
+            Ok(Some(event)) => events.push(event),
             Ok(None) => {}
-            Err(why) if unread.len() < MOST_UNREAD => {
-                unread.push(format!("reference {place}: {why}"));
-            }
+            Err(why) if unread.len() < MOST_UNREAD => unread.push(format!("{what} {place}: {why}")),
             Err(_) => {}
         }
     }
     match (events.is_empty(), unread.is_empty()) {
-        (false, _) => Ok(Found::Events { events, unread }),
-        (true, true) => Ok(Found::nothing("it moved neither a branch nor a tag")),
+        (false, _) => Ok(Some(Found::Events { events, unread })),
+        (true, true) => Ok(None),
         (true, false) => Err(unreadable(unread.join("; "))),
     }
 }

@@ -46,7 +46,7 @@ fn verify(
             format!("{prefix}{}", BASE64_STANDARD.encode(tag)),
         ],
         Scheme::StandardWebhooks => vec![format!("v1,{}", BASE64_STANDARD.encode(tag))],
-        Scheme::Secret { .. } | Scheme::Password => return None,
+        Scheme::Secret { .. } | Scheme::Password | Scheme::Address => return None,
     };
     let verdicts: Vec<_> = proofs.iter().map(|proof| judge(scheme, key, message, proof)).collect();
     assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "{scheme:?}: {verdicts:?}");
@@ -63,7 +63,7 @@ fn judge(
     let (id, sent) = (HeaderValue::from_static("d-1"), HeaderValue::from_static("0"));
     headers.insert(HeaderName::from_static(ID), id);
     headers.insert(HeaderName::from_static(TIMESTAMP), sent);
-    let name = HeaderName::try_from(scheme.header()).unwrap();
+    let name = HeaderName::try_from(scheme.header().unwrap()).unwrap();
     headers.insert(name, HeaderValue::try_from(proof).unwrap());
     let mut proof = Proof::new(&[scheme], &headers, std::slice::from_ref(key), NOW);
     if let (Scheme::StandardWebhooks, Check::Signature { macs, .. }) = (scheme, &mut proof.0) {

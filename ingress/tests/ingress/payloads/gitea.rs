@@ -7,6 +7,7 @@ use super::assert_meanings;
 #[test]
 fn every_payload_means_what_was_expected() {
     const NOT_BUILT: &str = "nothing: it changed nothing that is built";
+    const NEVER: &str = "nothing: nothing in it can matter";
     const PUSH_TELLS: &str = "nothing: the push of the same branch or tag is acted on";
     let expected = [
         (
@@ -98,6 +99,24 @@ fn every_payload_means_what_was_expected() {
             "reopened 7 fix@b2c3d4e to main of forge.example/octo/web, by mona (stranger); at pull/7/head",
         ),
         ("pr-assigned", "pull_request", NOT_BUILT),
+        ("package-created", "package", "image forge.example/octo/web:latest"),
+        (
+            "package-created-by-digest",
+            "package",
+            "image forge.example/octo/web@sha256:8a9e9863dbb6e10edb5adfe917c00da84e1700fa76e7ed02476aa6e6fb8ee0d8 is sha256:8a9e986",
+        ),
+        ("package-created-nested-name", "package", "image forge.example/octo/web/frontend:1.2"),
+        // Gitea serves its registry at the root of the host.
+        ("package-created-sub-path", "package", "image forge.example:3000/octo/web:latest"),
+        ("package-deleted", "package", NEVER),
+        ("package-created-npm", "package", NEVER),
+        ("package-created-helm", "package", NEVER),
+        (
+            "package-created-invalid-version",
+            "package",
+            "unreadable: `a b` is no tag: 1 to 128 letters, digits or `_.-`, not beginning with `.` or `-`",
+        ),
+        ("package-created-without-host", "package", "unreadable: relative URL without a base"),
         ("issue-comment", "issue_comment", "nothing: nothing starts on `issue_comment`"),
     ];
     assert_meanings(Provider::Gitea, &expected);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, PullRequestChange, PullRequestNotice, Push};
+use gantry_domain::event::{EventKind, ImagePushed, PullRequestChange, PullRequestNotice, Push};
 use gantry_domain::hook::{Provider, Sender};
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::CommitId;
@@ -16,10 +16,12 @@ mod generic;
 mod gitea;
 mod github;
 mod gitlab;
+mod registries;
 
 /// The meaning of a payload in words, a line for each event.
 fn told(sender: &Sender, kind: &str, body: &[u8]) -> String {
-    let (verdict, events) = gantry_ingress::meaning(sender, kind, body);
+    let home = "home.example:5000".parse().unwrap();
+    let (verdict, events) = gantry_ingress::meaning(sender, Some(&home), kind, body);
     match verdict {
         Verdict::Events => events.iter().map(event).collect::<Vec<_>>().join("\n"),
         Verdict::Ping => "ping".to_owned(),
@@ -35,13 +37,26 @@ fn event(event: &EventKind) -> String {
         EventKind::PullRequest(change) => pull_request(change),
         EventKind::PullRequestNotice(noticed) => notice(noticed),
         EventKind::Comment(comment) => format!("{:?} on {}", comment.command, comment.number),
-        EventKind::ImagePushed(_)
-        | EventKind::TaskSaved { .. }
-        | EventKind::TimerDue(_)
-        | EventKind::Requested { .. } => {
+        EventKind::ImagePushed(pushed) => image(pushed),
+        EventKind::TaskSaved { .. } | EventKind::TimerDue(_) | EventKind::Requested { .. } => {
             panic!("{event:?}")
         }
     }
+}
+
+/// `a/b:tag` alone if nothing is known but the name.
+fn image(pushed: &ImagePushed) -> String {
+    let mut told = format!("image {}", pushed.image);
+    if let Some(digest) = &pushed.digest {
+        told += &format!(" is {}", &digest.as_str()[..14]);
+    }
+    if let Some(media_type) = &pushed.media_type {
+        told += &format!(", {media_type}");
+    }
+    if !pushed.is_proven {
+        told += ", unproven";
+    }
+    told
 }
 
 fn short(commit: Option<&CommitId>) -> &str {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use gantry_api::{
     HookCreate, HookCreated, Registry, RegistryCreate, SourceTrigger, Task, TaskCreate,
 };
@@ -188,5 +188,6 @@ async fn create_tasks_and_hook(
     }
     let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
     let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
-    Ok(Hook { id: hook.hook.id, secret: hook.secret })
+    let secret = hook.secret.context("a hook of GitHub has a secret")?;
+    Ok(Hook { id: hook.hook.id, secret })
 }

@@ -213,8 +213,8 @@ async fn a_test_delivery_of_a_new_provider_is_a_ping() {
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let receiver = Receiver::open().await;
     let url = "http://gantry.example/".parse().unwrap();
-    let trial =
-        trial::request(reqwest::Client::new(), &FORGE, None, url, &SecretString::from(SECRET));
+    let (client, secret) = (reqwest::Client::new(), SecretString::from(SECRET));
+    let trial = trial::request(client, &FORGE, None, url, Some(&secret));
     let trial = trial.unwrap().build().unwrap();
     let mut request = TestRequest::post();
     for (name, value) in trial.headers() {
