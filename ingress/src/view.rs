@@ -8,7 +8,7 @@ use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{Command, EventKind};
 use gantry_domain::id::RunId;
 use gantry_domain::lineage::{self, BaseRole};
-use gantry_domain::mapping::{MappedProof, Mapping, SignatureHeader};
+use gantry_domain::mapping::{MappedProof, MappedPush, Mapping, SignatureHeader};
 use gantry_domain::pattern::Patterns;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
@@ -192,17 +192,28 @@ fn kept_webhook(kept: &Provisioned) -> types::TaskWebhook {
 
 /// Where a hook's sender has what makes a push.
 pub(crate) fn mapping(mapping: &Mapping) -> types::HookMapping {
-    types::HookMapping {
-        repository: mapping.repository.to_string(),
-        reference: mapping.reference.to_string(),
-        commit: mapping.commit.to_string(),
-        before: mapping.before.as_ref().map(ToString::to_string),
-        signature: match &mapping.proof {
-            MappedProof::StandardWebhooks => None,
-            MappedProof::Header(SignatureHeader { name, prefix }) => Some(types::HookSignature {
-                header: name.to_string(),
-                prefix: prefix.as_ref().map(ToString::to_string),
-            }),
+    let signature = match &mapping.proof {
+        MappedProof::StandardWebhooks => None,
+        MappedProof::Header(SignatureHeader { name, prefix }) => Some(types::HookSignature {
+            header: name.to_string(),
+            prefix: prefix.as_ref().map(ToString::to_string),
+        }),
+    };
+    match &mapping.push {
+        MappedPush::Source(source) => types::HookMapping {
+            repository: Some(source.repository.to_string()),
+            reference: Some(source.reference.to_string()),
+            commit: Some(source.commit.to_string()),
+            before: source.before.as_ref().map(ToString::to_string),
+            signature,
+            ..types::HookMapping::default()
+        },
+        MappedPush::Image(image) => types::HookMapping {
+            image: Some(image.image.to_string()),
+            tag: image.tag.as_ref().map(ToString::to_string),
+            digest: image.digest.as_ref().map(ToString::to_string),
+            signature,
+            ..types::HookMapping::default()
         },
     }
 }

@@ -32,8 +32,9 @@ Examples:
   gantry hook create --provider distribution
   gantry hook create --provider docker-hub --repository docker.io/octo/base
   gantry hook create --provider generic \\
-      --repository-pointer /repository/url --ref-pointer /ref --commit-pointer /after")]
-    Create(Create),
+      --repository-pointer /repository/url --ref-pointer /ref --commit-pointer /after
+  gantry hook create --provider generic --image-pointer /image/name --tag-pointer /image/tag")]
+    Create(Box<Create>),
     /// List hooks
     #[command(visible_alias = "ls")]
     List(List),

@@ -135,6 +135,7 @@ async fn a_hook_tells_its_mapping_and_its_instructions_name_the_headers() {
     for (mapping, named) in [
         (mapping("before", json!("/before")), "webhook-signature"),
         (header_mapping(), "X-Gogs-Signature: sha256=SIGNATURE"),
+        (json!({"image": "/name", "tag": "/tag", "digest": "/digest"}), "each push of an image"),
     ] {
         let created = create(&server, mapping.clone()).await;
         let instructions = created["instructions"].to_string();
@@ -170,6 +171,14 @@ async fn a_mapping_that_cannot_be_meant_is_refused() {
         let text = refused(generic(mapping)).await;
         assert!(text.contains(named), "{text}");
     }
+    for mapping in [json!({}), mapping("image", json!("/image"))] {
+        let text = refused(generic(mapping)).await;
+        assert!(text.contains("or where it has an image: one of them"), "{text}");
+    }
+    let text = refused(generic(json!({"tag": "/tag"}))).await;
+    assert!(text.contains("mapping.image"), "{text}");
+    let text = refused(generic(mapping("ref", Value::Null))).await;
+    assert!(text.contains("mapping.ref"), "{text}");
     let text = refused(json!({"provider": "generic"})).await;
     assert!(text.contains("must be told where the JSON has repository, ref and commit"), "{text}");
     let text =

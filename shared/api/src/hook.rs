@@ -31,24 +31,39 @@ pub struct Hook {
     pub since_start: super::HookCounts,
 }
 
-/// Where a sender's JSON has what makes a push, as JSON pointers (RFC 6901), and how it signs.
+/// Where a sender's JSON has what makes a push, as JSON pointers (RFC 6901), and how it signs. Either `repository`, `ref` and
+/// `commit` are given, for pushes of sources, or `image`, for pushes of images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookMapping {
     /// The repository's URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "/repository/url")]
-    pub repository: String,
+    pub repository: Option<String>,
     /// What moved: `refs/heads/…`, `refs/tags/…`, or a branch's name.
-    #[serde(rename = "ref")]
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schema(example = "/ref")]
-    pub reference: String,
+    pub reference: Option<String>,
     /// The commit after; `null` or zeros there mean that the branch or tag was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "/after")]
-    pub commit: String,
+    pub commit: Option<String>,
     /// The commit before. Without it, each push has gantry ask the git host for the branch's head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "/before")]
     pub before: Option<String>,
+    /// The image's name, maybe with tag and digest. Without a host it belongs to the hook's registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/image/name")]
+    pub image: Option<String>,
+    /// The image's tag, if it is not in the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/image/tag")]
+    pub tag: Option<String>,
+    /// The image's digest, if the sender tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/image/digest")]
+    pub digest: Option<String>,
     /// The header with the HMAC-SHA256 of the body; absent for Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<HookSignature>,

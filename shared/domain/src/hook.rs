@@ -101,7 +101,7 @@ providers! {
     Harbor = "harbor",
     /// Quay and quay.io.
     Quay = "quay",
-    /// Any other sender of JSON about pushes.
+    /// Any other sender of JSON about pushes of sources or images.
     Generic { mapping: Mapping } = "generic",
 }
 
@@ -109,7 +109,7 @@ providers! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SenderError {
     /// The provider's format is unknown.
-    #[error("a `{0}` hook must be told where the JSON has repository, ref and commit")]
+    #[error("a `{0}` hook must be told where the JSON has repository, ref and commit, or an image")]
     NoMapping(Provider),
     /// The provider's format is known.
     #[error("a `{0}` hook knows its sender's format: leave the mapping out")]

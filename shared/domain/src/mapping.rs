@@ -1,4 +1,4 @@
-//! Mappings: where the JSON of a sender whose format gantry does not know has what makes a push.
+//! Mappings: where the JSON of a sender whose format gantry does not know has what makes a push, of a source or an image.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,26 @@ text_type!(
 /// Where a sender's JSON has what makes a push, and how the sender signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
+    /// What is pushed, and where the JSON has it.
+    #[serde(flatten)]
+    pub push: MappedPush,
+    /// How the sender signs.
+    pub proof: MappedProof,
+}
+
+/// What a sender of mapped JSON reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MappedPush {
+    /// Pushes of branches and tags.
+    Source(MappedSource),
+    /// Pushes of images.
+    Image(MappedImage),
+}
+
+/// Where the JSON has a push of a branch or tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedSource {
     /// The repository's URL.
     pub repository: JsonPointer,
     /// What moved: `refs/heads/…`, `refs/tags/…`, or a branch's name.
@@ -107,8 +127,19 @@ pub struct Mapping {
     /// The commit before; `null`, zeros or nothing if the branch or tag is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<JsonPointer>,
-    /// How the sender signs.
-    pub proof: MappedProof,
+}
+
+/// Where the JSON has a push of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedImage {
+    /// The image's name, maybe with tag and digest. Without a host it belongs to the hook's registry.
+    pub image: JsonPointer,
+    /// The tag; without this pointer, or with `null` or nothing there, it is the one in the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<JsonPointer>,
+    /// The digest; `null` or nothing if the sender does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<JsonPointer>,
 }
 
 /// How a sender of mapped JSON proves that it knows the hook's secret.
@@ -134,6 +165,22 @@ pub struct SignatureHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_is_of_a_source_or_of_an_image() {
+        let proof = r#""proof":{"scheme":"standard_webhooks"}"#;
+        let read = |parts: &str| {
+            let text = format!("{{{parts},{proof}}}");
+            let mapping: Mapping = serde_json::from_str(&text).ok()?;
+            assert_eq!(serde_json::to_string(&mapping).unwrap(), text);
+            Some(matches!(mapping.push, MappedPush::Image(_)))
+        };
+        assert_eq!(read(r#""repository":"/url","ref":"/ref","commit":"/id""#), Some(false));
+        assert_eq!(read(r#""image":"/image","tag":"/tag""#), Some(true));
+        assert_eq!(read(r#""image":"/image""#), Some(true));
+        assert_eq!(read(r#""repository":"/url","ref":"/ref""#), None);
+        assert_eq!(read(r#""tag":"/tag""#), None);
+    }
 
     #[test]
     fn a_pointer_is_one_of_rfc_6901_and_bounded() {

@@ -77,9 +77,12 @@ fn senders() -> impl Iterator<Item = Sender> {
     })
 }
 
-const MAPPINGS: [&str; 1] =
-    [r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
-    "proof":{"scheme":"standard_webhooks"}}"#];
+const MAPPINGS: [&str; 2] = [
+    r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
+    "proof":{"scheme":"standard_webhooks"}}"#,
+    r#"{"image":"/image/name","tag":"/image/tag","digest":"/image/digest",
+    "proof":{"scheme":"standard_webhooks"}}"#,
+];
 
 /// A body has no more events than fit one commit, and each is stored as it was read.
 fn read(sender: &Sender, kind: &str, body: &[u8]) {

@@ -1,12 +1,18 @@
-//! Any sender of JSON about pushes. The hook's mapping tells where the JSON has what makes a push.
+//! Any sender of JSON about pushes, of sources or of images. The hook's mapping tells where the JSON has what makes a push.
 
+use std::borrow::Cow;
+use std::str::FromStr;
 use std::time::Duration;
 
 use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, Push, PushedRef};
+use gantry_domain::event::{EventKind, ImagePushed, Push, PushedRef};
 use gantry_domain::hook::Provider;
-use gantry_domain::mapping::{JsonPointer, MappedProof, Mapping};
+use gantry_domain::id::HookId;
+use gantry_domain::image::{Digest, ImageReference, Tag};
+use gantry_domain::mapping::{
+    JsonPointer, MappedImage, MappedProof, MappedPush, MappedSource, Mapping,
+};
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::{CommitId, GitUrl};
 use serde_json::Value;
@@ -27,7 +33,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     content_types: &[],
     kind_header: None,
     id_header: Some("webhook-id"),
-    may_omit_host: false,
+    may_omit_host: true,
     read,
     ping: Ping { headers: &[], body: PING },
     setup: Setup { content_type: "application/json", events: &[KIND], instructions },
@@ -37,8 +43,12 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
 const KIND: &str = "push";
 
 fn instructions(url: &str, secret: &str, mapping: Option<&Mapping>) -> Vec<String> {
+    let pushed = match mapping.map(|mapping| &mapping.push) {
+        Some(MappedPush::Image(_)) => "an image",
+        Some(MappedPush::Source(_)) | None => "a branch or tag",
+    };
     let mut lines = vec![
-        "Send each push of a branch or tag by POST, as JSON:".to_owned(),
+        format!("Send each push of {pushed} by POST, as JSON:"),
         format!("URL: {url}"),
         format!("Secret: {secret}"),
     ];
@@ -68,13 +78,16 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         return Meaning::of(id, "ping".to_owned(), Err(Verdict::Ping));
     }
     let found = match &envelope.mapping {
-        Some(mapping) => read_push(envelope, mapping, body),
+        Some(mapping) => match &mapping.push {
+            MappedPush::Source(source) => read_push(&envelope.hook, source, body),
+            MappedPush::Image(image) => read_image(envelope, image, body),
+        },
         None => Err(unreadable("its hook was not told where the JSON has what makes a push")),
     };
     Meaning::of(id, KIND.to_owned(), found)
 }
 
-fn read_push(envelope: &Envelope, mapping: &Mapping, body: &[u8]) -> Result<Found, Verdict> {
+fn read_push(hook: &HookId, mapping: &MappedSource, body: &[u8]) -> Result<Found, Verdict> {
     let json: Value = serde_json::from_slice(body).map_err(unreadable)?;
     let at = |pointer| Pointed { json: &json, pointer };
     let url = at(&mapping.repository).text()?.parse(GitUrl::of_payload)?;
@@ -85,7 +98,7 @@ fn read_push(envelope: &Envelope, mapping: &Mapping, body: &[u8]) -> Result<Foun
     let after = at(&mapping.commit).commit()?;
     let before = mapping.before.as_ref().map(at).filter(Pointed::is_there);
     Ok(Found::one(EventKind::Push(Push {
-        hook: Some(envelope.hook.clone()),
+        hook: Some(hook.clone()),
         url,
         reference,
         before: before.map(Pointed::commit).transpose()?.flatten(),
@@ -95,6 +108,41 @@ fn read_push(envelope: &Envelope, mapping: &Mapping, body: &[u8]) -> Result<Foun
         changed: ChangedFiles::default(),
         asks_to_skip: false,
     })))
+}
+
+fn read_image(envelope: &Envelope, mapping: &MappedImage, body: &[u8]) -> Result<Found, Verdict> {
+    let json: Value = serde_json::from_slice(body).map_err(unreadable)?;
+    let name = Pointed { json: &json, pointer: &mapping.image }.text()?;
+    let tag: Option<Tag> = find(&json, mapping.tag.as_ref())?;
+    let digest: Option<Digest> = find(&json, mapping.digest.as_ref())?;
+    let named = name.parse(|name| {
+        let name = match &digest {
+            Some(digest) if !name.contains('@') => Cow::from(format!("{name}@{digest}")),
+            Some(_) | None => Cow::from(name),
+        };
+        match &envelope.home {
+            Some(home) => ImageReference::parse_in(&name, home),
+            None => name.parse(),
+        }
+    })?;
+    let tag = tag.or_else(|| named.tag().cloned());
+    Ok(Found::one(EventKind::ImagePushed(ImagePushed {
+        hook: Some(envelope.hook.clone()),
+        digest: named.digest().cloned(),
+        image: tag.map_or_else(|| named.clone(), |tag| named.with_tag(tag)),
+        media_type: None,
+        is_proven: true,
+    })))
+}
+
+/// A part of an image that the sender may leave out.
+fn find<T: FromStr<Err = InvalidText>>(
+    json: &Value,
+    pointer: Option<&JsonPointer>,
+) -> Result<Option<T>, Verdict> {
+    let pointed = pointer.map(|pointer| Pointed { json, pointer }).filter(Pointed::is_there);
+    let text = pointed.map(Pointed::text_or_null).transpose()?.flatten();
+    text.map(|text| text.parse(str::parse)).transpose()
 }
 
 /// Some senders write a branch's name alone.

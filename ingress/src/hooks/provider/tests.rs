@@ -7,12 +7,14 @@ use super::*;
 
 mod new_provider;
 
-/// A mapping of Standard Webhooks, and one of a signature in a header.
-const MAPPINGS: [&str; 2] = [
+/// Mappings of Standard Webhooks and of a signature in a header, and one for images.
+const MAPPINGS: [&str; 3] = [
     r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
         "proof":{"scheme":"standard_webhooks"}}"#,
     r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
         "proof":{"scheme":"header","name":"X-Signature","prefix":"sha256="}}"#,
+    r#"{"image":"/repository/repo_name","tag":"/push_data/tag","digest":"/digest",
+        "proof":{"scheme":"standard_webhooks"}}"#,
 ];
 
 /// Every sender: every provider of the table, those without a format of their own with each of the mappings.

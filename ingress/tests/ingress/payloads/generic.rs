@@ -4,6 +4,15 @@ use gantry_domain::hook::{Provider, Sender};
 
 use super::assert_meanings_of;
 
+/// A hook for JSON with these places of image, tag and digest.
+fn image_sender(pointers: &[&str]) -> Sender {
+    let mut mapping = serde_json::json!({"proof": {"scheme": "standard_webhooks"}});
+    for (part, pointer) in ["image", "tag", "digest"].iter().zip(pointers) {
+        mapping[part] = (*pointer).into();
+    }
+    Sender::new(Provider::Generic, Some(serde_json::from_value(mapping).unwrap())).unwrap()
+}
+
 /// A hook for JSON with these places of repository, ref, commit, and maybe the commit before.
 fn sender(pointers: &[&str]) -> Sender {
     let mut mapping = serde_json::json!({"proof": {"scheme": "standard_webhooks"}});
@@ -28,6 +37,9 @@ fn every_payload_means_what_was_expected() {
         "/detail/oldCommitId",
     ]);
     let slashes = sender(&["/octo~1web/~0url", "/octo~1web/ref", "/octo~1web/head"]);
+    let image = image_sender(&["/image/name", "/image/tag", "/image/digest"]);
+    let artifactory = image_sender(&["/data/image_name", "/data/tag"]);
+    let digest = "sha256:8a9e9863dbb6e10edb5adfe917c00da84e1700fa76e7ed02476aa6e6fb8ee0d8";
     let (long, wide) = ("m".repeat(120), "w".repeat(99));
     let gogs_main = "branch main a1b2c3d..b2c3d4e of gogs.example/octo/web, files unknown";
     let no_url = "an `https://…` or `http://…` address";
@@ -181,6 +193,62 @@ fn every_payload_means_what_was_expected() {
             &gogs,
             "unreadable: recursion limit exceeded at line 1 column 912".to_owned(),
         ),
+        (
+            "image",
+            &image,
+            "image registry.example:5000/team/base:1.2 is sha256:8a9e986".to_owned(),
+        ),
+        (
+            "image-name-with-tag",
+            &image,
+            "image registry.example:5000/team/base:1.2".to_owned(),
+        ),
+        (
+            "image-name-with-digest",
+            &image,
+            "image registry.example:5000/team/base:1.2 is sha256:8a9e986".to_owned(),
+        ),
+        (
+            "image-digest-only",
+            &image,
+            format!("image registry.example:5000/team/base@{digest} is sha256:8a9e986"),
+        ),
+        // As everywhere, a name without a tag means `latest`.
+        (
+            "image-name-alone",
+            &image,
+            "image registry.example:5000/team/base:latest".to_owned(),
+        ),
+        ("image-without-host", &image, "image home.example:5000/team/base:1.2".to_owned()),
+        ("image-of-docker-hub", &image, "image docker.io/library/alpine:3.20".to_owned()),
+        (
+            "image-a-number",
+            &image,
+            "unreadable: `/image/name` points to a number, not to a text".to_owned(),
+        ),
+        (
+            "image-tag-a-list",
+            &image,
+            "unreadable: `/image/tag` points to a list, not to a text".to_owned(),
+        ),
+        (
+            "image-invalid-digest",
+            &image,
+            "unreadable: `/image/digest`: `md5:1` is no digest: `sha256:` and 64 lower-case hexadecimal digits"
+                .to_owned(),
+        ),
+        (
+            "image-a-url",
+            &image,
+            "unreadable: `/image/name`: `https:` is no registry host: `host` or `host:port`, without scheme and path; one word alone, like `registry`, needs its port"
+                .to_owned(),
+        ),
+        (
+            "image-missing",
+            &image,
+            "unreadable: `/image/name` points to nothing in this body".to_owned(),
+        ),
+        ("artifactory-pushed", &artifactory, "image home.example:5000/base:1.2".to_owned()),
         ("a-list", &gogs, "unreadable: `/repository/clone_url` points to nothing in this body".to_owned()),
         ("no-json", &gogs, "unreadable: expected value at line 1 column 1".to_owned()),
     ];
