@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
-use gantry_domain::lineage::BaseImage;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, StageName};
 use gantry_domain::step::{StepKind, Steps};
@@ -103,8 +102,6 @@ pub(crate) struct BuildWork {
     pub(crate) target: Option<StageName>,
     pub(crate) no_cache: bool,
     pub(crate) platform: Platform,
-    /// Bases pinned to the digest of an earlier run.
-    pub(crate) bases: Vec<BaseImage>,
     /// Labels of the image, beside gantry's.
     pub(crate) labels: BTreeMap<String, String>,
     /// Options of the frontend, by its own names.
@@ -160,7 +157,6 @@ impl Graph {
             target: asked.target.clone(),
             no_cache: asked.no_cache,
             platform: platform.clone(),
-            bases: asked.bases.clone(),
             labels: BTreeMap::new(),
             frontend: BTreeMap::new(),
             cache: false,

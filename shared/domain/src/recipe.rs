@@ -67,6 +67,10 @@ pub struct Recipe {
     pub timeout: RunTimeout,
     /// The work on the source.
     pub work: Work,
+    /// Bases pinned to a digest, even if their tags have moved: those of an earlier run, or those that a change of base
+    /// images is about. Never in a task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<BaseImage>,
     /// The pull request whose commit the source names. Never in a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequestBuild>,
@@ -196,9 +200,6 @@ pub struct ImageBuild {
     /// Whether every step is executed again.
     #[serde(default)]
     pub no_cache: bool,
-    /// Bases pinned to the digest of an earlier run, even if their tags have moved.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bases: Vec<BaseImage>,
 }
 
 impl Recipe {
@@ -244,11 +245,7 @@ impl Recipe {
     /// The same recipe for another run, with bases resolved again, even if this one pinned them.
     #[must_use]
     pub fn again(&self) -> Self {
-        let mut again = self.clone();
-        if let Work::Build(build) = &mut again.work {
-            build.bases.clear();
-        }
-        again
+        Self { bases: Vec::new(), ..self.clone() }
     }
 }
 

@@ -146,8 +146,8 @@ pub(crate) fn build(source: Source) -> Result<Recipe> {
             target: None,
             push: false,
             no_cache: false,
-            bases: Vec::new(),
         }),
+        bases: Vec::new(),
         pull_request: None,
     })
 }

@@ -29,6 +29,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             source: "https://github.com/octo/hello.git#main".parse().unwrap(),
             platform: Platform::default(),
             timeout: RunTimeout::default(),
+            bases: Vec::new(),
             pull_request: None,
             work: Work::Build(ImageBuild {
                 dockerfile: "Dockerfile".parse().unwrap(),
@@ -38,7 +39,6 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
                 target: None,
                 push: false,
                 no_cache: false,
-                bases: Vec::new(),
             }),
         },
         git_token: None,

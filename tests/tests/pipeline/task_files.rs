@@ -27,6 +27,7 @@ async fn ask(gantry: &TestPipeline, source: Source, text: &str) {
         source,
         platform: Platform::default(),
         timeout: RunTimeout::default(),
+        bases: Vec::new(),
         pull_request: None,
         work: Work::File(work),
     };

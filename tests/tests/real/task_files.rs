@@ -144,6 +144,7 @@ impl Files {
             platform: Platform::default(),
             timeout: RunTimeout::default(),
             work: Work::File(work),
+            bases: Vec::new(),
             pull_request: None,
         };
         let registry: gantry_domain::id::RegistryName = "real".parse().unwrap();

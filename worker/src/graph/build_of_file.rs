@@ -43,7 +43,6 @@ pub(super) fn translate(build: Build, run_platform: &Platform) -> Result<BuildWo
         target: target.map(|target| stage(target.exposed())).transpose()?,
         no_cache: false,
         platform: run_platform.clone(),
-        bases: Vec::new(),
         labels: BTreeMap::new(),
         frontend: BTreeMap::new(),
         cache,

@@ -281,7 +281,7 @@ impl Builder {
     ) -> Result<Digest, Failure> {
         let credentials = step.attempt.credentials(image);
         let deadline = Instant::now() + REGISTRY_WITHIN;
-        let kept = step.work.bases.iter().find(|base| base.image == *image);
+        let kept = step.attempt.run.recipe.bases.iter().find(|base| base.image == *image);
         let kept = kept.map(|base| image.pinned(base.digest.clone()));
         let digest = self
             .registries

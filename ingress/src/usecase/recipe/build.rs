@@ -69,7 +69,6 @@ impl BuildParts {
             target: self.target,
             push: self.push,
             no_cache: self.no_cache,
-            bases: Vec::new(),
         }))
     }
 }

@@ -58,6 +58,7 @@ impl RecipeParts {
                 WorkParts::Build(build) => build.whole()?,
                 WorkParts::File(file) => Work::File(file?),
             },
+            bases: Vec::new(),
             pull_request: None,
         })
     }

@@ -3,7 +3,6 @@
 use gantry_api::RerunCreate;
 use gantry_domain::decide::planner;
 use gantry_domain::lineage::BaseImage;
-use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run as RunRecord;
 use gantry_domain::source::Source;
@@ -30,13 +29,7 @@ pub(crate) async fn start_rerun(
     let request = Request::new(asked, allowed, &registry)?;
     let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
     if given.same_bases {
-        match &mut draft.recipe.work {
-            Work::Build(build) => build.bases = bases_of(run)?,
-            Work::File(_) => {
-                let message = "a task file resolves its bases in each run: leave `same_bases` out";
-                return Err(Refusal::invalid("same_bases", message));
-            }
-        }
+        draft.recipe.bases = bases_of(run)?;
     }
     draft.force_tags = given.force_tags;
     code_choice::check_rerun(state.store.as_ref(), run, &draft.recipe, allowed.token()).await?;
