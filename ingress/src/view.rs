@@ -685,6 +685,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::ImagePushed(pushed) => {
             format!("{pushed} was pushed, without a proof of who says so")
         }
+        EventKind::ImageMoved(moved) => {
+            let by = moved.run.map(|run| format!(", pushed by run {run}")).unwrap_or_default();
+            format!("{} for {} has other content now{by}", moved.image, moved.platform)
+        }
         EventKind::TimerDue(due) => {
             format!("timer {} of task {} was due {}", due.timer, due.task, due.due.to_minute())
         }
@@ -717,14 +721,16 @@ fn decision(recorded: &RecordedDecision) -> types::Decision {
 }
 
 fn candidate(candidate: &decide::Candidate) -> types::Candidate {
-    let (run, rule) = match &candidate.choice {
-        Choice::Run { run } => (Some(run), None),
-        Choice::WouldRun => (None, None),
-        Choice::No { rule } => (None, Some(rule)),
+    let (run, wave, rule) = match &candidate.choice {
+        Choice::Run { run } => (Some(run), None, None),
+        Choice::Wave { wave } => (None, Some(wave), None),
+        Choice::WouldRun => (None, None, None),
+        Choice::No { rule } => (None, None, Some(rule)),
     };
     types::Candidate {
         task: candidate.task.as_ref().map(|task| task.name.to_string()),
         run: run.map(ToString::to_string),
+        wave: wave.map(ToString::to_string),
         would_run: candidate.choice == Choice::WouldRun,
         rule: rule.map(|rule| word_of(rule, "rule")),
         why: rule.map(ToString::to_string),

@@ -9,6 +9,7 @@
 
 mod admission;
 mod asking;
+mod base_images;
 mod beside;
 mod decider;
 mod figures;
@@ -25,6 +26,7 @@ mod sweeper;
 mod ticking;
 mod timers;
 
+pub use base_images::{BaseImageSettings, ImageLooks};
 pub use decider::Asks;
 pub use keeper::{Keeper, Retention};
 pub use notifier::Posts;

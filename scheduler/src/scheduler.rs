@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::{CodeHost, ProviderApi};
+use gantry_remote::image_registry::ImageRegistry;
 use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::admission::Admitter;
+use crate::base_images::{BaseImageSettings, BaseImages, ImageLooks};
 use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
@@ -23,7 +25,7 @@ use crate::reconcile::{Looks, Reconciler};
 use crate::resolver::Resolver;
 use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
-use crate::ticking::{LOOK_AGAIN, every, on_doorbell, when_due};
+use crate::ticking::{LOOK_AGAIN, every, often, on_doorbell, when_due};
 use crate::timers::Timers;
 
 /// How often expired data is removed.
@@ -62,6 +64,10 @@ pub struct Scheduler {
     pub looks: Arc<Looks>,
     /// The webhooks at code hosts that are being made or removed.
     pub provisions: Arc<Provisions>,
+    /// Tells what images are.
+    pub images: Arc<dyn ImageRegistry>,
+    /// The questions to registries that are in progress.
+    pub image_looks: Arc<ImageLooks>,
     /// The vaults that secrets are read from when their runs are admitted.
     pub vaults: Arc<VaultReads>,
     /// Its settings.
@@ -84,6 +90,8 @@ pub struct SchedulerSettings {
     /// How often the repository of a task is looked at for changes that no webhook reported, unless the task says so
     /// itself.
     pub reconcile_interval: Duration,
+    /// How base images are watched.
+    pub base_images: BaseImageSettings,
     /// How long things are kept.
     pub retention: Retention,
 }
@@ -96,11 +104,17 @@ impl Scheduler {
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
         let (outbox, notifier, provisioner) = (self.outbox(), self.notifier(), self.provisioner());
         let (timers, interval) = (self.timers(), self.settings.sweep_interval);
+        let images = self.base_images();
+        let build_waves =
+            || async { Ok(images.record_ended().await? + images.advance_waves().await?) };
         let fire_timers = || async {
             timers.tick().await?;
             timers.pause().await
         };
-        let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
+        let resolve_and_admit = || async {
+            self.image_looks.moved.notify_one();
+            Ok(resolver.tick().await? + admitter.tick().await?)
+        };
         let look_at_repositories = async {
             if let Err(error) = reconciler.look_again().await {
                 tracing::warn!("what was lost before the start is looked for later: {error}");
@@ -114,6 +128,8 @@ impl Scheduler {
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
             every("notifier", &stop, REPORT_INTERVAL, || notifier.tick()),
             look_at_repositories,
+            often("images", &stop, &self.image_looks.asked, || images.watch()),
+            often("waves", &stop, &self.image_looks.moved, build_waves),
             every("provisioner", &stop, REPORT_INTERVAL, || provisioner.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
             every("figures", &stop, interval, || figures.tick()),
@@ -134,9 +150,13 @@ impl Scheduler {
         let decided = self.decider().tick_and_settle().await?;
         let admitted = self.admitter().tick_and_settle().await?;
         let reported = self.outbox().tick_and_settle().await?;
+        let images = self.base_images();
+        let recorded = images.record_ended_and_settle().await?;
+        let advanced = images.advance_waves().await?;
         let told = self.notifier().tick_and_settle().await?;
         let provisioned = self.provisioner().tick_and_settle().await?;
-        Ok(fired + resolved + decided + admitted + reported + told + provisioned > 0)
+        let sent = reported + told + provisioned;
+        Ok(fired + resolved + decided + admitted + recorded + advanced + sent > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -147,7 +167,29 @@ impl Scheduler {
             code_host: Arc::clone(&self.code_host),
             providers: Arc::clone(&self.providers),
             asks: Arc::clone(&self.asks),
+            image_looks: Arc::clone(&self.image_looks),
+            canary: self.settings.base_images.canary,
         }
+    }
+
+    fn base_images(&self) -> BaseImages {
+        BaseImages {
+            store: Arc::clone(&self.store),
+            events: Arc::clone(&self.queues.events),
+            runs_moved: Arc::clone(&self.queues.runs),
+            keyring: Arc::clone(&self.keyring),
+            images: Arc::clone(&self.images),
+            looks: Arc::clone(&self.image_looks),
+            settings: self.settings.base_images.clone(),
+        }
+    }
+
+    /// Asks registries for the tags that are due, and waits for the answers. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn watch_images(&self) -> Result<bool, StoreError> {
+        Ok(self.base_images().watch_and_settle().await? > 0)
     }
 
     fn reconciler(&self) -> Reconciler {

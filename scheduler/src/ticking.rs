@@ -9,6 +9,7 @@ use gantry_ops::said::Said;
 use gantry_ops::telemetry;
 use gantry_seams::queue::Queue;
 use gantry_seams::store::StoreError;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,9 @@ const LOOK_SOON: Duration = Duration::from_millis(250);
 
 /// The least time between two ticks: one tick serves all doorbells that rang in between.
 const LOOKS_APART: Duration = Duration::from_millis(20);
+
+/// The longest pause of a loop that is rung by the other parts of its process.
+const LOOKS_OFTEN: Duration = Duration::from_secs(2);
 
 /// How long a loop pauses after an error.
 const REST: Duration = Duration::from_secs(1);
@@ -92,6 +96,30 @@ pub(crate) async fn every<F: Future<Output = Result<usize, StoreError>>>(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// Ticks at the start, when `rung`, after a short pause while there is something to do, and else after one that grows to
+/// two seconds.
+pub(crate) async fn often<F: Future<Output = Result<usize, StoreError>>>(
+    name: &'static str,
+    stop: &CancellationToken,
+    rung: &Notify,
+    tick: impl Fn() -> F,
+) {
+    let mut said = Said::default();
+    let mut pause = Backoff::new(LOOKS_APART, LOOKS_OFTEN);
+    loop {
+        let ticked = tick().await;
+        if matches!(ticked, Ok(1..)) {
+            pause.reset();
+        }
+        rest_on_error(name, &mut said, stop, ticked).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = rung.notified() => tokio::time::sleep(LOOKS_APART).await,
+            () = tokio::time::sleep(pause.wait()) => {}
         }
     }
 }

@@ -13,9 +13,10 @@ use gantry_ops::settings::{Settings, Steps};
 use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
+use gantry_remote::image_registry::RemoteImageRegistry;
 use gantry_remote::registries::RemoteRegistries;
 use gantry_remote::webhook::Webhooks;
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
@@ -118,6 +119,8 @@ impl<'a> SharedParts<'a> {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
+            images: Arc::new(RemoteImageRegistry::new(self.http.clone())?),
+            image_looks: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
@@ -126,11 +129,17 @@ impl<'a> SharedParts<'a> {
                 reconcile_interval: self.settings.reconcile.interval,
                 provision: self.settings.code_hosts.provision,
                 queue_timeout: self.settings.runs.queue_timeout,
+                base_images: BaseImageSettings {
+                    interval: self.settings.images.interval,
+                    quiet: self.settings.images.quiet,
+                    canary: self.settings.images.canary,
+                },
                 retention: Retention {
                     runs: kept.runs,
                     deliveries: kept.deliveries,
                     bodies: kept.bodies,
                     lineage: kept.lineage,
+                    waves: kept.waves,
                     revisions: kept.revisions,
                     messages: kept.messages,
                     uploads: kept.uploads,

@@ -1,21 +1,24 @@
 //! Decides which runs a change starts, once its head is known: judges every candidate, and writes the fact, the runs and
 //! the decision in one commit.
 
+use std::collections::BTreeMap;
+
 use gantry_domain::decide::judge::{self, Head, Known, Started, Touched, Verdict};
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Rule};
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::{EventId, TaskId};
 use gantry_domain::pull_request::ChangedFiles;
-use gantry_domain::run::{CanceledBy, RunState};
+use gantry_domain::run::{CanceledBy, RunState, WaitReason};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::{PathRules, Supersede};
+use gantry_domain::wave::{Node, NodeTask};
 use gantry_ops::{aside, telemetry};
 use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::place::Place;
 use gantry_seams::store::{Batch, StoreError};
-use gantry_seams::{facts, runs};
+use gantry_seams::{Versioned, facts, runs, waves};
 
 use super::asks::MayAsk;
 use super::head::{ResolvedHead, Unresolved};
@@ -189,6 +192,8 @@ impl Decider {
         let mut creation =
             runs::Creation::begin(store, batch, event.prefix, signer, change.now).await?;
         let (mut decided, mut started) = (Vec::with_capacity(judged.len()), Vec::new());
+        let nodes = self.nodes_of(&judged).await?;
+        let mut joined = Batch::default();
         let has_more = judged.len() == CANDIDATES_A_COMMIT;
         let mut last: Option<&TaskId> = None;
         for Judged { task, verdict, run_key, scan_key } in judged {
@@ -210,9 +215,25 @@ impl Decider {
                     start(scan, scan_key)?;
                     Choice::No { rule }
                 }
-                Verdict::Run { draft, files_unknown: why } => {
+                Verdict::Run { mut draft, files_unknown: why } => {
                     files_unknown = why;
-                    start(draft, run_key)?
+                    let of = NodeTask::of(task);
+                    let node = nodes.get(&of).filter(|_| draft.stands_for_task());
+                    let waits = node.and_then(|node| node.value.waits());
+                    if let Some(wave) = waits {
+                        draft.held = Some(WaitReason::Bases { wave });
+                    }
+                    let stands = draft.stands_for_task() && !is_simulated;
+                    let choice = start(draft, run_key)?;
+                    if stands {
+                        match (&choice, node) {
+                            (Choice::Run { run }, Some(node)) if waits.is_some() => {
+                                waves::join(&mut joined, node, *run)?;
+                            }
+                            _ => waves::expect(&mut joined, &of, node),
+                        }
+                    }
+                    choice
                 }
             };
             if let Some(fact) = fact.filter(|_| !is_simulated) {
@@ -232,8 +253,19 @@ impl Decider {
             false => Progress::Committed(started),
         };
         // Nothing but the decision comes of a simulated event.
-        let batch = if is_simulated { Batch::default() } else { creation.finish() };
+        let mut batch = if is_simulated { Batch::default() } else { creation.finish() };
+        batch.append(joined);
         self.record(batch, change.found, decided, change.now, progress).await
+    }
+
+    /// The open nodes of the tasks that get a run.
+    async fn nodes_of(
+        &self,
+        judged: &[Judged<'_>],
+    ) -> Result<BTreeMap<NodeTask, Versioned<Node>>, StoreError> {
+        let starts = judged.iter().filter(|it| matches!(it.verdict, Verdict::Run { .. }));
+        let tasks: Vec<NodeTask> = starts.map(|it| NodeTask::of(it.task)).collect();
+        waves::nodes(self.store.as_ref(), &tasks).await
     }
 
     /// Cancels the runs of older changes that this one makes useless.
@@ -250,7 +282,7 @@ impl Decider {
                 let by = CanceledBy::PullRequestClosed { number: *number };
                 (by, supersedes(task).max(Replaces::Queued))
             }
-            Choice::No { .. } | Choice::WouldRun => return Ok(()),
+            Choice::No { .. } | Choice::Wave { .. } | Choice::WouldRun => return Ok(()),
         };
         for run in runs::open_of_change(self.store.as_ref(), task, &fact.key, REPLACED).await? {
             let change = run.value.cause.change();

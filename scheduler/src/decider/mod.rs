@@ -18,10 +18,13 @@ use gantry_seams::store::{Batch, CommitError, SharedStore, StoreError};
 use gantry_seams::{events, hooks, registries};
 use tracing::{Instrument as _, field};
 
+use crate::base_images::ImageLooks;
+
 mod asks;
 mod change;
 mod comment;
 mod head;
+mod image;
 mod pull_request;
 mod push;
 mod queries;
@@ -73,6 +76,10 @@ pub(crate) struct Decider {
     pub(crate) code_host: Arc<dyn CodeHost>,
     pub(crate) providers: Arc<dyn ProviderApi>,
     pub(crate) asks: Arc<Asks>,
+    /// Rings for watches and waves.
+    pub(crate) image_looks: Arc<ImageLooks>,
+    /// How many tasks of a wave must succeed before the others begin.
+    pub(crate) canary: u32,
 }
 
 impl Decider {
@@ -239,9 +246,8 @@ impl Decider {
                 self.decide_saved(found, task, *watches_anew, may_ask).await?
             }
             EventKind::TimerDue(due) => self.decide_timer(found, due).await?,
-            EventKind::ImagePushed(pushed) => {
-                self.decide_nothing(found, Rule::RecordedOnly { what: pushed.to_string() }).await?
-            }
+            EventKind::ImagePushed(pushed) => self.decide_pushed_image(found, pushed).await?,
+            EventKind::ImageMoved(moved) => self.decide_moved_image(found, moved).await?,
             EventKind::Requested { .. } => {
                 let what = "a request, which is decided where it is accepted,".to_owned();
                 self.decide_nothing(found, Rule::RecordedOnly { what }).await?

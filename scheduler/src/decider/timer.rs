@@ -65,7 +65,7 @@ impl Decider {
     ) -> Result<Progress, StoreError> {
         let started = match &choice {
             Choice::Run { run } => vec![*run],
-            Choice::WouldRun | Choice::No { .. } => Vec::new(),
+            Choice::Wave { .. } | Choice::WouldRun | Choice::No { .. } => Vec::new(),
         };
         let candidate = Candidate {
             task: Some(due.task.clone()),

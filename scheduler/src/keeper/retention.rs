@@ -8,7 +8,9 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{deliveries, events, lineages, messages, outbox, runs, tags, tasks, uploads};
+use gantry_seams::{
+    deliveries, events, lineages, messages, outbox, runs, tags, tasks, uploads, waves,
+};
 
 use super::Keeper;
 
@@ -29,6 +31,8 @@ pub struct Retention {
     pub bodies: Duration,
     /// The lineage of digests.
     pub lineage: Duration,
+    /// Waves that are over.
+    pub waves: Duration,
     /// Former revisions of tasks.
     pub revisions: Duration,
     /// Messages of notifications that were sent or given up.
@@ -47,6 +51,7 @@ impl Default for Retention {
             deliveries: days(30),
             bodies: days(1),
             lineage: days(400),
+            waves: days(90),
             revisions: days(90),
             messages: days(7),
             uploads: days(7),
@@ -84,6 +89,7 @@ impl Keeper {
         count += self.remove_unowned_bodies(now.before(keep.unused_uploads)).await?;
         count += events::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
+        count += waves::forget(store, now.before(keep.waves), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
         count += outbox::forget(store, now.before(keep.runs), PIECE).await?;
         count += messages::forget(store, now.before(keep.messages), PIECE).await?;

@@ -88,6 +88,10 @@ pub struct Candidate {
     /// The run that was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// The wave that builds the task in its order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "ca-w1")]
+    pub wave: Option<String>,
     /// Whether a run would be started, if this were no simulation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub would_run: bool,

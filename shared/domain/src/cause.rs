@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::built_on::FactVersion;
 use crate::event::PushedRef;
 use crate::fact::FactKey;
-use crate::id::{EventId, RunId, TokenId};
+use crate::id::{EventId, RunId, TokenId, WaveId};
+use crate::image::{Digest, ImageReference};
 use crate::signature::RunSignature;
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::timer::TimerName;
@@ -77,6 +78,18 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         queues: bool,
     },
+    /// Images that its task uses have changed.
+    BaseImages {
+        /// The event that reported the first of the changes.
+        event: EventId,
+        /// The wave.
+        wave: WaveId,
+        /// The images that changed since the task's last build.
+        moved: Vec<MovedBase>,
+        /// The head of the source that is built, if the facts have one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        head: Option<BuiltHead>,
+    },
     /// A person or program requested it.
     Request {
         /// The event that records it.
@@ -95,6 +108,29 @@ pub enum Cause {
     },
 }
 
+/// An image that changed since a task was built on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedBase {
+    /// The image.
+    pub image: ImageReference,
+    /// What the last build used; `None` if it used another image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    /// What is built on now.
+    pub to: Digest,
+}
+
+/// The head of a source, as a fact has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltHead {
+    /// The branch.
+    pub branch: RefName,
+    /// The commit.
+    pub commit: CommitId,
+    /// The fact.
+    pub fact: FactVersion,
+}
+
 impl Cause {
     /// The event that the run's decision is stored under.
     #[must_use]
@@ -104,6 +140,7 @@ impl Cause {
             | Self::PullRequest { event, .. }
             | Self::Saved { event }
             | Self::Timer { event, .. }
+            | Self::BaseImages { event, .. }
             | Self::Request { event, .. } => event,
         }
     }
@@ -115,7 +152,8 @@ impl Cause {
             Self::Push { .. }
             | Self::PullRequest { .. }
             | Self::Saved { .. }
-            | Self::Timer { .. } => None,
+            | Self::Timer { .. }
+            | Self::BaseImages { .. } => None,
             Self::Request { by, .. } => Some(by),
         }
     }
@@ -127,15 +165,45 @@ impl Cause {
             Self::Push { fact, generation, .. } | Self::PullRequest { fact, generation, .. } => {
                 Some(FactVersion { fact: fact.clone(), generation: *generation })
             }
-            Self::Saved { .. } | Self::Timer { .. } | Self::Request { .. } => None,
+            Self::Saved { .. }
+            | Self::Timer { .. }
+            | Self::BaseImages { .. }
+            | Self::Request { .. } => None,
         }
     }
 
-    /// The commit that the change named; `None` if no change started the run.
+    /// The head of the source that is built, if the cause tells: a fact at one generation.
+    #[must_use]
+    pub fn head(&self) -> Option<FactVersion> {
+        match self {
+            Self::BaseImages { head, .. } => head.as_ref().map(|head| head.fact.clone()),
+            Self::Push { .. }
+            | Self::PullRequest { .. }
+            | Self::Saved { .. }
+            | Self::Timer { .. }
+            | Self::Request { .. } => self.change(),
+        }
+    }
+
+    /// The wave that the run belongs to, if there is one.
+    #[must_use]
+    pub fn wave(&self) -> Option<WaveId> {
+        match self {
+            Self::BaseImages { wave, .. } => Some(*wave),
+            Self::Push { .. }
+            | Self::PullRequest { .. }
+            | Self::Saved { .. }
+            | Self::Timer { .. }
+            | Self::Request { .. } => None,
+        }
+    }
+
+    /// The commit that the cause names, if it names one.
     #[must_use]
     pub fn commit(&self) -> Option<&CommitId> {
         match self {
             Self::Push { commit, .. } | Self::PullRequest { commit, .. } => Some(commit),
+            Self::BaseImages { head, .. } => head.as_ref().map(|head| &head.commit),
             Self::Saved { .. } | Self::Timer { .. } | Self::Request { .. } => None,
         }
     }
@@ -148,6 +216,7 @@ impl Cause {
             Self::Push { .. }
             | Self::PullRequest { .. }
             | Self::Saved { .. }
+            | Self::BaseImages { .. }
             | Self::Request { .. } => None,
         }
     }
@@ -160,6 +229,7 @@ impl Cause {
                 Some(name)
             }
             Self::PullRequest { branch, .. } | Self::Request { branch, .. } => branch.as_ref(),
+            Self::BaseImages { head, .. } => head.as_ref().map(|head| &head.branch),
             Self::Saved { .. } | Self::Timer { .. } => None,
         }
     }
@@ -172,6 +242,7 @@ impl Cause {
             Self::PullRequest { .. } => "Pull Request",
             Self::Saved { .. } => "Saved",
             Self::Timer { .. } => "Timer",
+            Self::BaseImages { .. } => "Image Update",
             Self::Request { .. } => "Manual",
         }
     }
@@ -194,6 +265,10 @@ impl fmt::Display for Cause {
             }
             Self::Saved { .. } => f.write_str("the task was saved"),
             Self::Timer { timer, due, .. } => write!(f, "timer {timer} due {}", due.to_minute()),
+            Self::BaseImages { wave, moved, .. } => {
+                let images: Vec<String> = moved.iter().map(|it| it.image.to_string()).collect();
+                write!(f, "{} changed (wave {wave})", images.join(", "))
+            }
             Self::Request { rerun_of: Some(run), .. } => write!(f, "rerun of {run}"),
             Self::Request { by, rerun_of: None, .. } => write!(f, "asked for with token {by}"),
         }

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::code_host::HostKind;
 use crate::fact::FactKey;
-use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
+use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId, WaveId};
 use crate::image::{Digest, ImageReference};
+use crate::image_version::ImageVersion;
+use crate::platform::Platform;
 use crate::pull_request::{
     Association, ChangedFiles, ProviderRepository, PullRequest, PullRequestVersion,
 };
@@ -45,6 +47,7 @@ impl EventKind {
             Self::PullRequestNotice(notice) => Some(notice.url.key()),
             Self::Comment(comment) => Some(comment.url.key()),
             Self::ImagePushed(_)
+            | Self::ImageMoved(_)
             | Self::TaskSaved { .. }
             | Self::TimerDue(_)
             | Self::Requested { .. } => None,
@@ -60,7 +63,10 @@ impl EventKind {
             Self::PullRequestNotice(notice) => notice.hook = None,
             Self::Comment(comment) => comment.hook = None,
             Self::ImagePushed(pushed) => pushed.hook = None,
-            Self::TaskSaved { .. } | Self::TimerDue(_) | Self::Requested { .. } => {}
+            Self::ImageMoved(_)
+            | Self::TaskSaved { .. }
+            | Self::TimerDue(_)
+            | Self::Requested { .. } => {}
         }
         self
     }
@@ -80,6 +86,8 @@ pub enum EventKind {
     Comment(Comment),
     /// Somebody reported that an image was pushed.
     ImagePushed(ImagePushed),
+    /// gantry found that a tag has another image than before.
+    ImageMoved(ImageMoved),
     /// A task was saved, so the images that it needs are to be read from its source.
     TaskSaved {
         /// The task.
@@ -381,6 +389,29 @@ impl fmt::Display for PushedRef {
             Self::Tag(tag) => write!(f, "tag {tag}"),
         }
     }
+}
+
+/// A tag that has another image than before, for one platform.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageMoved {
+    /// The registry, repository and tag.
+    pub image: ImageReference,
+    /// The platform.
+    pub platform: Platform,
+    /// What the tag had before.
+    pub before: ImageVersion,
+    /// What it has now.
+    pub after: ImageVersion,
+    /// The fact that advanced.
+    pub fact: FactKey,
+    /// Its new generation.
+    pub generation: u64,
+    /// The wave whose run pushed it; `None` if no wave did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<WaveId>,
+    /// The run that pushed it, if a run of gantry did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 /// A report that an image was pushed. It is a hint: only the registry knows what its tags point to.

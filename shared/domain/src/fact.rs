@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{PullRequestChange, PullRequestNotice, Push, PushedRef};
 use crate::id::RegistryName;
+use crate::image::ImageReference;
+use crate::image_version::ImageVersion;
+use crate::platform::Platform;
 use crate::pull_request::{ProviderRepository, PullRequestVersion};
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::text::text_type;
@@ -59,6 +62,15 @@ impl FactKey {
         match format!("pull:{registry}:{}/{repository}@{number}", at.host()).parse() {
             Ok(key) => key,
             Err(_) => unreachable!("a host, an id and a number are short and printable"),
+        }
+    }
+
+    /// What a tag has for a platform, from the perspective of one registry of gantry.
+    #[must_use]
+    pub fn image(registry: &RegistryName, platform: &Platform, image: &ImageReference) -> Self {
+        match format!("image:{registry}:{platform}@{image}").parse() {
+            Ok(key) => key,
+            Err(_) => unreachable!("a platform's and an image's names are short and printable"),
         }
     }
 
@@ -294,6 +306,23 @@ pub fn advanced<V: Clone + PartialEq>(
             next.former.retain(|head| head.value != value);
             Fact { value, generation: fact.generation + 1, since: now, ..next }
         }
+    }
+}
+
+/// The fact after a tag was found to have `version`. An image with the same content as before is none that is new: it
+/// only gets another digest.
+#[must_use]
+pub fn advanced_image(
+    known: Option<&Fact<ImageVersion>>,
+    key: &FactKey,
+    version: ImageVersion,
+    now: Timestamp,
+) -> Fact<ImageVersion> {
+    match known {
+        Some(fact) if fact.value.as_ref().is_some_and(|it| it.content == version.content) => {
+            Fact { value: Some(version), ..fact.clone() }
+        }
+        known => advanced(known, key, Some(version), now),
     }
 }
 

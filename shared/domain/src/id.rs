@@ -293,6 +293,48 @@ impl FromStr for RunId {
 
 serde_as_text!(RunId);
 
+/// The id of a wave, like `ca-w1`: unique in the installation, increasing per registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaveId {
+    prefix: RunPrefix,
+    number: u64,
+}
+
+impl WaveId {
+    /// The wave with this number, from 1, of this prefix.
+    #[must_use]
+    pub fn new(prefix: RunPrefix, number: u64) -> Self {
+        Self { prefix, number }
+    }
+
+    /// The registry's prefix.
+    #[must_use]
+    pub fn prefix(&self) -> RunPrefix {
+        self.prefix
+    }
+}
+
+impl fmt::Display for WaveId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-w{}", self.prefix, self.number)
+    }
+}
+
+impl FromStr for WaveId {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || InvalidText::new("wave", text, "letters, `-w` and a number, like `ca-w1`");
+        let (prefix, digits) = text.split_once("-w").ok_or_else(refused)?;
+        let is_canonical =
+            digits.bytes().all(|digit| digit.is_ascii_digit()) && !digits.starts_with('0');
+        let number = digits.parse().ok().filter(|_| is_canonical).ok_or_else(refused)?;
+        Ok(Self { prefix: prefix.parse().map_err(|_| refused())?, number })
+    }
+}
+
+serde_as_text!(WaveId);
+
 /// The id of a task: its registry and its name, written `registry/task`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
@@ -351,6 +393,15 @@ mod tests {
             "ca99999999999999999999999",
         ] {
             assert!(refused.parse::<RunId>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn wave_ids_round_trip_in_one_spelling() {
+        let id = WaveId::new(RunPrefix::nth(0), 17);
+        assert_eq!((id.to_string().as_str(), "ca-w17".parse()), ("ca-w17", Ok(id)));
+        for refused in ["", "ca17", "ca-17", "ca-w", "ca-w0", "ca-w01", "ca-w1x", "-w1", "ca-w+1"] {
+            assert!(refused.parse::<WaveId>().is_err(), "{refused}");
         }
     }
 

@@ -21,6 +21,7 @@ pub mod id;
 pub mod image;
 pub mod image_label;
 pub mod image_version;
+pub mod image_watch;
 pub mod lineage;
 pub mod log;
 pub mod mapping;
@@ -47,6 +48,7 @@ pub mod token;
 pub mod trace;
 pub mod trigger;
 pub mod vault;
+pub mod wave;
 pub mod worker;
 
 pub use text::InvalidText;

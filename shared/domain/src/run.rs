@@ -20,6 +20,7 @@ use crate::signature::RunSignature;
 use crate::source::{CommitId, RefName, Source};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
+use crate::wave::NodeTask;
 
 pub use outcome::{ErrorCode, KeptBecause, Outcome, Product, RunError, SupersededTag};
 pub use state::{Done, IllegalTransition, Progress, Rank, ReadySecrets, RunState, WaitReason};
@@ -75,6 +76,9 @@ pub struct Run {
     /// What was last passed on to its code host. Not signed, because it changes with the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Reported>,
+    /// Whether a scheduler has recorded what it used and made. Not signed, because it follows the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_settled: bool,
     /// Whether the run and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
@@ -116,6 +120,28 @@ impl Run {
     #[must_use]
     pub fn unchanged_task(&self) -> Option<&TaskRevision> {
         self.task.as_ref().filter(|task| task.is_unchanged)
+    }
+
+    /// The task, if the run does all that a run of the task does: it is one of the task as it is saved, and not of a pull
+    /// request. What it used and made is then what the task uses and makes.
+    #[must_use]
+    pub fn stands_for_task(&self) -> Option<NodeTask> {
+        let task = self.unchanged_task()?;
+        let stands = self.purpose == Purpose::Execute && self.recipe.pull_request.is_none();
+        stands.then(|| NodeTask {
+            prefix: self.id.prefix(),
+            task: TaskId { registry: self.registry.clone(), name: task.name.clone() },
+            created: task.created,
+        })
+    }
+
+    /// Whether it has ended, and what it used and made is still to be recorded.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        let Some(done) = self.state.done().filter(|_| !self.is_settled) else { return false };
+        let product = done.outcome.product().filter(|_| self.recipe.pull_request.is_none());
+        let has_pushed = product.is_some_and(|product| !product.outputs.is_empty());
+        self.stands_for_task().is_some() || has_pushed
     }
 
     /// The pool whose workers build it and open its secrets.

@@ -143,7 +143,7 @@ impl Reading {
     pub fn by(run: &Run, task: &TaskRevision, at: Timestamp) -> Self {
         let leased = run.state.lease().map(|lease| lease.since);
         let leased = leased.or(run.attempts.last().map(|ended| ended.since));
-        let head = run.cause.change();
+        let head = run.cause.head();
         let as_of = match &head {
             Some(_) => run.created,
             None => leased.unwrap_or(run.created),

@@ -114,6 +114,7 @@ impl Run {
             built_on: _,
             read: _,
             reported: _,
+            is_settled: _,
             archived: _,
             approved: _,
             cancel: _,

@@ -57,6 +57,7 @@ pub struct Settings {
     pub runs: Runs,
     pub lease: Lease,
     pub reconcile: Reconcile,
+    pub images: Images,
     pub sweep: Sweep,
     pub retention: Retention,
     pub limits: Limits,
@@ -291,6 +292,18 @@ pub struct Reconcile {
     pub interval: Duration,
 }
 
+/// `[images]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Images {
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub quiet: Duration,
+    pub canary: u32,
+}
+
 /// `[sweep]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -313,6 +326,8 @@ pub struct Retention {
     pub bodies: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub lineage: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub waves: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub revisions: Duration,
     #[serde(deserialize_with = "units::duration")]
@@ -436,6 +451,12 @@ impl Settings {
         }
         if self.reconcile.interval < Duration::from_secs(60) {
             found.push(("reconcile.interval", "at least a minute"));
+        }
+        if self.images.interval < Duration::from_secs(30) {
+            found.push(("images.interval", "at least 30 seconds"));
+        }
+        if self.images.quiet > Duration::from_secs(600) {
+            found.push(("images.quiet", "at most ten minutes"));
         }
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));

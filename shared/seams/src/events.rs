@@ -31,6 +31,14 @@ pub(crate) fn record_undecided(batch: &mut Batch, event: &Event) -> Result<(), S
     Ok(())
 }
 
+/// Adds to a batch an undecided event that gantry itself observed, together with what it is about.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn observe(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    record_undecided(batch, event)
+}
+
 /// Records an undecided event that gantry itself observed, like a moved base image. Returns `false` if it is already
 /// recorded.
 ///

@@ -93,19 +93,19 @@ fn members(owner: Owner<'_>, needs: Needs<'_>) -> BTreeSet<(Which, ImageReferenc
 }
 
 impl User {
-    /// Sorts by registry and platform.
+    /// Sorts by registry, platform and task.
     fn member(&self) -> String {
         let Self { role, task, created, .. } = self;
         let group = group(self.registry, &self.platform);
-        format!("{group}{role} {task}@{}", created.as_millis())
+        format!("{group}{task}@{} {role}", created.as_millis())
     }
 
     fn of_member(member: &str) -> Option<Self> {
         let mut words = member.splitn(4, ' ');
         let registry = words.next()?.parse().ok()?;
         let platform = words.next()?.parse().ok()?;
-        let role = words.next()?.parse().ok()?;
         let (task, created) = words.next()?.split_once('@')?;
+        let role = words.next()?.parse().ok()?;
         let created = Timestamp::from_millis(created.parse().ok()?);
         Some(Self { registry, platform, role, task: task.parse().ok()?, created })
     }
@@ -125,7 +125,7 @@ pub async fn of_image(
     page(store, &index(image, which), "", from, limit).await
 }
 
-/// Like [`of_image`], only of one registry and platform.
+/// The tasks of one registry that need an image for a platform, by name, after the task `after`, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -135,15 +135,17 @@ pub async fn of_image_in(
     which: Which,
     registry: RunPrefix,
     platform: &Platform,
-    from: From,
+    after: Option<&TaskName>,
     limit: usize,
-) -> Result<(Vec<User>, Option<From>), StoreError> {
+) -> Result<Vec<User>, StoreError> {
     let group = group(registry, platform);
-    let from = match from {
-        From::Start => From::After(Entry { score: 0, member: group.clone() }),
-        From::Score(_) | From::After(_) => from,
+    let member = match after {
+        // `A` is the character after `@`, so this is behind all tasks of this name.
+        Some(task) => format!("{group}{task}A"),
+        None => group.clone(),
     };
-    page(store, &index(image, which), &group, from, limit).await
+    let from = From::After(Entry { score: 0, member });
+    Ok(page(store, &index(image, which), &group, from, limit).await?.0)
 }
 
 async fn page(
@@ -243,13 +245,13 @@ mod tests {
             user(1, "linux/amd64", ImageRole::Runtime),
         ];
         let members: Vec<String> = users.iter().map(User::member).collect();
-        assert_eq!(members[4], "caa linux/amd64 runtime web-1_x@1700000000000");
+        assert_eq!(members[4], "caa linux/amd64 web-1_x@1700000000000 runtime");
         assert!(members.is_sorted(), "{members:?}");
         for (user, member) in users.iter().zip(&members) {
             assert_eq!(User::of_member(member).as_ref(), Some(user));
         }
         for wrong in
-            ["", "ca", "ca linux/amd64 runtime web", "ca linux/amd64 base web@1", "! ! ! !@!"]
+            ["", "ca", "ca linux/amd64 web runtime", "ca linux/amd64 web@1 base", "! ! !@! !"]
         {
             assert_eq!(User::of_member(wrong), None, "{wrong}");
         }

@@ -24,7 +24,9 @@ pub mod events;
 pub mod facts;
 pub mod hooks;
 pub mod image_users;
+pub mod image_watches;
 pub mod installation;
+pub mod last_builds;
 pub mod lineages;
 pub mod logs;
 pub mod messages;
@@ -45,6 +47,7 @@ pub mod timers;
 pub mod tokens;
 pub mod uploads;
 pub mod watches;
+pub mod waves;
 pub mod workers;
 
 #[cfg(feature = "contract")]

@@ -119,7 +119,8 @@ async fn repeated(
         | Cause::Push { .. }
         | Cause::PullRequest { .. }
         | Cause::Saved { .. }
-        | Cause::Timer { .. } => false,
+        | Cause::Timer { .. }
+        | Cause::BaseImages { .. } => false,
     };
     Ok(if is_same { AcceptedRequest::Repeated(id) } else { AcceptedRequest::OtherRequest(id) })
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix};
+use gantry_domain::lineage::BaseImage;
 use gantry_domain::run::{
     Approval, CancelAsk, CanceledBy, IllegalTransition, Outcome, Progress, Purpose, Run, RunError,
     RunState, WaitReason,
@@ -47,7 +48,8 @@ pub use leasing::{
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, open_of_change,
-    open_of_timer, pools_with_work, ready_before, unreported, unresolved, waiting, waiting_in,
+    open_of_task, open_of_timer, pools_with_work, ready_before, unreported, unresolved, unsettled,
+    waiting, waiting_in,
 };
 pub(crate) use reporting::note_problem;
 pub use reporting::{leave_unreported, report};
@@ -199,6 +201,25 @@ impl<'a> Creation<'a> {
         self.change(found, |run, _, now| approve_in(run, commit, by, now))
     }
 
+    /// Releases a run that waited for images, in the same commit: it will use exactly these. `found` is its current record.
+    /// Returns `false` if it does not wait for them any more.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the run cannot be encoded.
+    pub fn release(
+        &mut self,
+        found: Versioned<Run>,
+        bases: Vec<BaseImage>,
+    ) -> Result<bool, StoreError> {
+        let signer = self.signer;
+        self.change(found, |run, _, now| {
+            advance(run, Progress::Released, now)?;
+            run.recipe.bases = bases;
+            run.sign(signer);
+            Ok(())
+        })
+    }
+
     fn change(
         &mut self,
         mut found: Versioned<Run>,
@@ -345,6 +366,34 @@ pub async fn give_up(store: &dyn Store, run: RunId, outcome: Outcome) -> Result<
         }
         bundles::forget(batch, run);
         advance(run, Progress::Finished { outcome: outcome.clone() }, now)
+    })
+    .await
+}
+
+/// Records that what an ended run used and made is recorded, together with that: `record` adds it to the batch, and is
+/// called again after a conflict. A second call changes nothing.
+///
+/// # Errors
+/// [`RunOpError::Absent`].
+pub async fn settle<F>(
+    store: &dyn Store,
+    run: RunId,
+    record: impl Fn(Run) -> F + Send + Sync,
+) -> Result<(), RunOpError>
+where
+    F: Future<Output = Result<Batch, StoreError>> + Send,
+{
+    retry::commit(store, &key(run), || async {
+        let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
+        if !found.value.is_unsettled() {
+            return Ok(Plan::Answer(()));
+        }
+        let before = found.value.clone();
+        let mut batch = record(before.clone()).await?;
+        found.value.is_settled = true;
+        found.replace_in(&mut batch, key(run))?;
+        reindex(&mut batch, Some(&before), Some(&found.value));
+        Ok(Plan::Commit(batch, ()))
     })
     .await
 }

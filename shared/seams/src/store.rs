@@ -172,6 +172,18 @@ kinds! {
     TagFact = "tag-fact",
     /// Where a pushed digest comes from.
     Lineage = "lineage",
+    /// A tag that is watched for changes.
+    ImageWatch = "image-watch",
+    /// A registry that is not asked for now.
+    RegistryPause = "registry-pause",
+    /// What follows from a change of a base image.
+    Wave = "wave",
+    /// A task in a wave.
+    WaveTask = "wave-task",
+    /// A task that waves have reached, and that is not up to date yet.
+    Node = "node",
+    /// What the last successful run of a task used and made.
+    LastBuild = "last-build",
     /// A worker.
     Worker = "worker",
     /// A request that a worker take no more runs.

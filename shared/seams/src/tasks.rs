@@ -8,10 +8,12 @@ use gantry_domain::id::{RegistryName, RunPrefix, TaskId};
 use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::wave::NodeTask;
 
 use crate::codec;
 use crate::collection::Collection;
 use crate::events;
+use crate::last_builds;
 use crate::place::Place;
 use crate::provisioning;
 use crate::registries::{self, AddError};
@@ -21,6 +23,7 @@ use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, St
 use crate::task_images;
 use crate::timers;
 use crate::watches;
+use crate::waves;
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
 
@@ -70,6 +73,18 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), Add
 /// [`StoreError`].
 pub async fn find(store: &dyn Store, id: &TaskId) -> Result<Option<Task>, StoreError> {
     ALL.find(store, &id.to_string()).await
+}
+
+/// Adds to a batch that a task is as it was read. Its commit conflicts if the task was saved since.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn expect(store: &dyn Store, batch: &mut Batch, task: &Task) -> Result<bool, StoreError> {
+    let Some(found) = ALL.find_versioned(store, &task.id.to_string()).await? else {
+        return Ok(false);
+    };
+    batch.expect.push((ALL.key(&task.id.to_string()), Expect::Version(found.version)));
+    Ok(found.value == *task)
 }
 
 /// Lists tasks by name, of one registry or of all, after `after`.
@@ -129,6 +144,7 @@ pub async fn update(
         ask_for_webhooks(&mut batch, &[&before, &after], now);
         claim_repository(&mut batch, Some(&before), Some(&after));
         timers::change(&mut batch, Some(&before), Some(&after), now)?;
+        waves::look_at(&mut batch, &NodeTask::of(&after), now);
         let event = saved(Some(&before), &after);
         events::record_undecided(&mut batch, &event)?;
         Ok(Plan::Commit(batch, Some((after, Some(event)))))
@@ -152,6 +168,8 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
         task_images::forget(store, &mut batch, &found.value, now).await?;
+        last_builds::forget(store, &mut batch, &found.value).await?;
+        waves::look_at(&mut batch, &NodeTask::of(&found.value), now);
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);

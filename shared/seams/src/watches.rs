@@ -79,7 +79,10 @@ pub async fn due(
     let entries = store.range(&by_due(), From::Start, limit).await?;
     let due = entries.iter().take_while(|entry| entry.score <= now.as_millis());
     let keys: Vec<Key> = due.map(|entry| Key::new(Kind::Watch, &entry.member)).collect();
-    codec::load_all(store, &keys).await
+    let mut found: Vec<Versioned<Watch>> = codec::load_all(store, &keys).await?;
+    // Another scheduler may have claimed it since its entry was read.
+    found.retain(|found| found.value.due <= now);
+    Ok(found)
 }
 
 /// Makes all watches due now, at most `limit`. Returns how many were not.

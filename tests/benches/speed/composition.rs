@@ -21,7 +21,7 @@ use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::RemoteRegistries;
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
@@ -29,6 +29,7 @@ use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
 use gantry_tests::pipeline;
 use gantry_tests::real;
+use gantry_tests::registries::LooksOf;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
@@ -176,6 +177,8 @@ impl Parts {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
+            images: Arc::new(LooksOf::new(Arc::new(RemoteRegistries::new(self.http.clone())))),
+            image_looks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
@@ -184,11 +187,17 @@ impl Parts {
                 reconcile_interval: self.settings.reconcile.interval,
                 provision: true,
                 queue_timeout: self.settings.runs.queue_timeout,
+                base_images: BaseImageSettings {
+                    interval: self.settings.images.interval,
+                    quiet: self.settings.images.quiet,
+                    canary: self.settings.images.canary,
+                },
                 retention: Retention {
                     runs: kept.runs,
                     deliveries: kept.deliveries,
                     bodies: kept.bodies,
                     lineage: kept.lineage,
+                    waves: kept.waves,
                     revisions: kept.revisions,
                     messages: kept.messages,
                     uploads: kept.uploads,

@@ -23,7 +23,7 @@ use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::Git;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings};
 use gantry_seams::queue::Queues;
 use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
@@ -31,8 +31,10 @@ use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::pipeline;
+use gantry_tests::registries::LooksOf;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::engine::containers::ContainerLimits;
+use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::Sources;
 use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
 use rand::rngs::StdRng;
@@ -130,7 +132,7 @@ async fn main() -> Result<()> {
     };
     let listeners = Listeners { api: listener, hooks: None };
     let serving = gantry_ingress::run(shared.ingress(), listeners, stop.clone());
-    let scheduling = tokio::spawn(shared.scheduler(&arguments).run(stop.clone()));
+    let scheduling = tokio::spawn(shared.scheduler(&arguments)?.run(stop.clone()));
     let working = tokio::spawn(shared.worker(&arguments)?.run(stop.clone()));
 
     println!("  address  http://{address}");
@@ -165,8 +167,10 @@ impl Shared {
         }
     }
 
-    fn scheduler(&self, arguments: &Arguments) -> Scheduler {
-        Scheduler {
+    fn scheduler(&self, arguments: &Arguments) -> Result<Scheduler> {
+        let folder = arguments.data.join("registry");
+        let registry = KeptRegistry::open(folder, ScriptedEngine::new(), arguments.seed)?;
+        Ok(Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
@@ -179,6 +183,8 @@ impl Shared {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
+            images: Arc::new(LooksOf::new(Arc::new(registry))),
+            image_looks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
@@ -187,9 +193,14 @@ impl Shared {
                 reconcile_interval: Duration::from_secs(1800),
                 provision: true,
                 queue_timeout: Duration::from_secs(3600),
+                base_images: BaseImageSettings {
+                    interval: Duration::from_secs(300),
+                    quiet: Duration::from_secs(60),
+                    canary: 0,
+                },
                 retention: arguments.retention.clone(),
             },
-        }
+        })
     }
 
     fn worker(&self, arguments: &Arguments) -> Result<Worker> {

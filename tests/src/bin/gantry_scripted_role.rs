@@ -24,13 +24,14 @@ use gantry_remote::code_host::CodeHosts;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::webhook::Webhooks;
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings};
 use gantry_seams::installation;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::pipeline;
+use gantry_tests::registries::LooksOf;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
 use gantry_worker::engine::containers::ContainerLimits;
@@ -111,7 +112,7 @@ async fn main() -> Result<()> {
             serving.await?;
         }
         "scheduler" => {
-            let scheduler = parts.scheduler().await?;
+            let scheduler = parts.scheduler(&arguments).await?;
             tokio::spawn(be_ready(TcpListener::bind(address).await?));
             scheduler.run(stop).await;
         }
@@ -210,7 +211,9 @@ impl RoleParts {
         })
     }
 
-    async fn scheduler(&self) -> Result<Scheduler> {
+    async fn scheduler(&self, arguments: &Arguments) -> Result<Scheduler> {
+        let folder = arguments.registry.clone();
+        let registry = KeptRegistry::open(folder, ScriptedEngine::new(), arguments.seed)?;
         let kept = &self.settings.retention;
         let git = scripted::git(&self.http);
         let code_hosts = Arc::new(CodeHosts::new(git, &self.http, Vec::new())?);
@@ -227,6 +230,8 @@ impl RoleParts {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
+            images: Arc::new(LooksOf::new(Arc::new(registry))),
+            image_looks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
@@ -235,6 +240,11 @@ impl RoleParts {
                 reconcile_interval: self.settings.reconcile.interval,
                 provision: true,
                 queue_timeout: self.settings.runs.queue_timeout,
+                base_images: BaseImageSettings {
+                    interval: self.settings.images.interval,
+                    quiet: self.settings.images.quiet,
+                    canary: self.settings.images.canary,
+                },
                 retention: Retention {
                     runs: kept.runs,
                     bodies: kept.bodies,

@@ -29,7 +29,7 @@ use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::{Registries, RemoteRegistries};
 use gantry_remote::webhook::Webhooks;
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings, VaultReads};
+use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings, VaultReads};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::ManualClock;
 use gantry_seams::logs::{LogId, LogPart, LogReader};
@@ -175,6 +175,8 @@ impl TestPipeline {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
+            images: Arc::new(self.registries.clone()),
+            image_looks: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
@@ -183,6 +185,11 @@ impl TestPipeline {
                 reconcile_interval: Duration::from_secs(1800),
                 provision: true,
                 queue_timeout: QUEUE_TIMEOUT,
+                base_images: BaseImageSettings {
+                    interval: Duration::from_secs(300),
+                    quiet: Duration::from_secs(60),
+                    canary: 0,
+                },
                 retention: Retention::default(),
             },
         }
@@ -352,10 +359,21 @@ impl TestPipeline {
     /// # Panics
     /// If the store fails.
     pub async fn settle_with(&self, worker: &Worker) {
-        let scheduler = self.scheduler();
+        self.settle_all(&self.scheduler(), worker).await;
+    }
+
+    /// Like [`Self::settle`], with the given scheduler.
+    ///
+    /// # Panics
+    /// If the store fails.
+    pub async fn settle_by(&self, scheduler: &Scheduler) {
+        self.settle_all(scheduler, &self.worker("worker-1")).await;
+    }
+
+    async fn settle_all(&self, scheduler: &Scheduler, worker: &Worker) {
         loop {
             let mut moved = scheduler.tick().await.expect("the store answers");
-            moved |= self.turn_beside(&scheduler, worker).await;
+            moved |= self.turn_beside(scheduler, worker).await;
             if !moved && !self.skip_pauses().await {
                 return;
             }
@@ -438,6 +456,7 @@ impl TestPipeline {
             let files: String = files.collect();
             match &candidate.choice {
                 gantry_domain::decide::Choice::Run { run } => format!("{task}: run {run}{files}"),
+                gantry_domain::decide::Choice::Wave { wave } => format!("{task}: wave {wave}"),
                 gantry_domain::decide::Choice::WouldRun => format!("{task}: would run{files}"),
                 gantry_domain::decide::Choice::No { rule } => format!("{task}: {rule}"),
             }

@@ -43,7 +43,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
         },
         git_token: None,
         force_tags: false,
-        is_held: false,
+        held: None,
         built_on: BuiltOn::Unread,
         cause: Cause::Request {
             event: "request/r1".parse().unwrap(),

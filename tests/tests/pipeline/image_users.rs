@@ -276,17 +276,16 @@ async fn the_users_of_an_image_are_found_by_registry_and_platform() {
 
     let mut found = Vec::new();
     for (registry, platform) in &groups {
-        let mut from = From::Start;
+        let mut after = None;
         loop {
             let which = Which::Counted;
+            let after_it = after.as_ref();
             let page =
-                image_users::of_image_in(store, &busybox, which, *registry, platform, from, 1);
-            let (users, next) = page.await.unwrap();
-            found.extend(users.iter().map(|user| format!("{} {}", user.task, user.platform)));
-            match next {
-                Some(next) => from = next,
-                None => break,
-            }
+                image_users::of_image_in(store, &busybox, which, *registry, platform, after_it, 1);
+            let users = page.await.unwrap();
+            let Some(user) = users.last() else { break };
+            found.push(format!("{} {}", user.task, user.platform));
+            after = Some(user.task.clone());
         }
     }
     let expected = [

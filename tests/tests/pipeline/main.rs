@@ -26,6 +26,8 @@ mod embedded {
 
     mod admission;
     mod archive;
+    mod base_image_model;
+    mod base_images;
     mod bitbucket;
     mod branches;
     mod causes;
@@ -76,6 +78,7 @@ mod scaled {
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
+    mod base_images;
     mod clocks;
     mod forged;
     mod image_users;
@@ -109,6 +112,7 @@ mod slow {
         const CROWD: usize = 5_000;
 
         mod archive;
+        mod base_image_model;
         mod branches;
         mod causes;
         mod crowds;

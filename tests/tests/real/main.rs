@@ -8,6 +8,7 @@
 )]
 
 mod backup;
+mod base_images;
 mod builds;
 mod engine_faults;
 mod images;

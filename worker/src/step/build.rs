@@ -115,7 +115,10 @@ impl Builder {
         let fetched = fetched.map_err(|failure| match attempt.run.cause {
             // The host itself announced this commit.
             Cause::Push { .. } | Cause::PullRequest { .. } => failure.unless_behind(),
-            Cause::Saved { .. } | Cause::Timer { .. } | Cause::Request { .. } => failure,
+            Cause::Saved { .. }
+            | Cause::BaseImages { .. }
+            | Cause::Timer { .. }
+            | Cause::Request { .. } => failure,
         })?;
         if let Some(commit) = fetched.files.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;

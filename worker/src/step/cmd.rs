@@ -207,6 +207,14 @@ impl Commander {
         if let Some(built) = step.images.find_or_wait(&image).await {
             return Ok(built.local.name().clone());
         }
+        let pinned = step.attempt.run.recipe.bases.iter().find(|base| base.image == image);
+        let image = match pinned {
+            Some(base) => {
+                let (host, repository) = (image.host().clone(), image.repository().clone());
+                ImageReference::by_digest(host, repository, base.digest.clone())
+            }
+            None => image,
+        };
         if image.host().as_str() == LOCAL_HOST {
             let message = format!("{image} is no image that a step of this run has built");
             return Err(Failure::in_words(ErrorCode::ImageNotFound, message));

@@ -38,7 +38,10 @@ fn event(event: &EventKind) -> String {
         EventKind::PullRequestNotice(noticed) => notice(noticed),
         EventKind::Comment(comment) => format!("{:?} on {}", comment.command, comment.number),
         EventKind::ImagePushed(pushed) => image(pushed),
-        EventKind::TaskSaved { .. } | EventKind::TimerDue(_) | EventKind::Requested { .. } => {
+        EventKind::ImageMoved(_)
+        | EventKind::TaskSaved { .. }
+        | EventKind::TimerDue(_)
+        | EventKind::Requested { .. } => {
             panic!("{event:?}")
         }
     }

@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Command, PushedRef};
 use crate::fact::FactKey;
-use crate::id::{EventId, HookId, RegistryName, RunId, TaskId};
+use crate::id::{EventId, HookId, RegistryName, RunId, TaskId, WaveId};
+use crate::image::ImageReference;
 use crate::pull_request::Association;
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
 use crate::trigger::PullRequestAction;
 
+pub mod bases;
 pub mod judge;
 pub mod matcher;
 pub mod order;
@@ -92,6 +94,11 @@ pub enum Choice {
     Run {
         /// Its id.
         run: RunId,
+    },
+    /// A wave has reached the task, and builds it in its order.
+    Wave {
+        /// Its id.
+        wave: WaveId,
     },
     /// The run would be started, if the event were not only simulated.
     WouldRun,
@@ -236,6 +243,28 @@ pub enum Rule {
         /// The patterns of the images that count.
         watched: String,
     },
+    /// The report was taken as a hint: the registry is asked what the tag has.
+    RegistryAsked {
+        /// The tag.
+        image: ImageReference,
+    },
+    /// No task of the registry uses the image.
+    NoUser {
+        /// The image.
+        image: ImageReference,
+    },
+    /// The image was pushed by a run of a wave that somebody dropped.
+    WaveDropped {
+        /// The wave.
+        wave: WaveId,
+    },
+    /// The task makes the image itself.
+    OwnImage,
+    /// The task was built on this content.
+    UpToDate {
+        /// The run.
+        run: RunId,
+    },
     /// Asking for the head failed repeatedly.
     HeadUnknown {
         /// The fact.
@@ -364,6 +393,17 @@ impl fmt::Display for Rule {
                 f,
                 "its base image trigger counts only {watched}: `gantry task update --base-image` names others"
             ),
+            Self::RegistryAsked { image } => {
+                write!(f, "the registry is asked what {image} has now: see `gantry image show {image}`")
+            }
+            Self::NoUser { image } => {
+                write!(f, "no task of this registry uses {image}: see `gantry impact --base {image}`")
+            }
+            Self::WaveDropped { wave } => {
+                write!(f, "it was pushed by a run of wave {wave}, which was dropped")
+            }
+            Self::OwnImage => f.write_str("the task makes this image itself"),
+            Self::UpToDate { run } => write!(f, "run {run} was built on what the image is now"),
             Self::HeadUnknown { fact, why } => write!(f, "{fact} could not be asked for: {why}"),
         }
     }

@@ -4,10 +4,11 @@
 //! ingress for requests.
 
 use crate::built_on::BuiltOn;
-use crate::cause::Cause;
+use crate::cause::{BuiltHead, Cause, MovedBase};
 use crate::event::{PullRequestRefs, Push, TimerDue};
 use crate::fact::Fact;
-use crate::id::{EventId, RegistryName, RunId, TokenId};
+use crate::id::{EventId, RegistryName, RunId, TokenId, WaveId};
+use crate::lineage::BaseImage;
 use crate::pull_request::{PullRequest, PullRequestVersion};
 use crate::recipe::{PullRequestBuild, Recipe, RunTimeout, Work};
 use crate::run::{Purpose, Run, RunState, RunType, TaskRevision, WaitReason};
@@ -38,8 +39,8 @@ pub struct RunDraft {
     pub cause: Cause,
     /// Whether it may move tags that a newer change has moved.
     pub force_tags: bool,
-    /// Whether somebody must approve it first.
-    pub is_held: bool,
+    /// What it waits for before it may be admitted.
+    pub held: Option<WaitReason>,
     /// The facts that it will be built on, if they are known before the source is fetched.
     pub built_on: BuiltOn,
     /// The W3C trace context of the cause.
@@ -47,10 +48,18 @@ pub struct RunDraft {
 }
 
 impl RunDraft {
+    /// Whether it does all that a run of its task does.
+    #[must_use]
+    pub fn stands_for_task(&self) -> bool {
+        self.purpose == Purpose::Execute
+            && self.task.as_ref().is_some_and(|task| task.is_unchanged)
+            && self.recipe.pull_request.is_none()
+    }
+
     /// Creates the run, waiting for admission.
     #[must_use]
     pub fn create(self, id: RunId, now: Timestamp) -> Run {
-        let reason = if self.is_held { WaitReason::Approval } else { WaitReason::Admission };
+        let reason = self.held.unwrap_or(WaitReason::Admission);
         Run {
             id,
             registry: self.registry,
@@ -64,6 +73,7 @@ impl RunDraft {
             built_on: self.built_on,
             read: None,
             created_for: None,
+            is_settled: false,
             trace: self.trace,
             created: now,
             signature: None,
@@ -175,7 +185,7 @@ pub fn for_pull_request(
             author: now.pull_request.author.clone(),
         },
         force_tags: false,
-        is_held: is_fork && rules.forks == Forks::Hold,
+        held: (is_fork && rules.forks == Forks::Hold).then_some(WaitReason::Approval),
         built_on: BuiltOn::fact(now.fact.key.clone(), now.fact.generation),
         trace: None,
     }
@@ -194,7 +204,7 @@ pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
         git_token: task.git_token.clone(),
         cause: head.cause(),
         force_tags: false,
-        is_held: false,
+        held: None,
         built_on: BuiltOn::fact(head.fact.key.clone(), head.fact.generation),
         trace: None,
     }
@@ -223,7 +233,7 @@ fn scan(task: &Task, recipe: Recipe, cause: Cause) -> RunDraft {
         git_token: task.git_token.clone(),
         cause,
         force_tags: false,
-        is_held: false,
+        held: None,
         // It moves no tags, so nothing asks what it was built on.
         built_on: BuiltOn::Unread,
         trace: None,
@@ -249,9 +259,51 @@ pub fn for_timer(task: &Task, event: &EventId, due: &TimerDue, queues: bool) -> 
             queues,
         },
         force_tags: false,
-        is_held: false,
+        held: None,
         built_on: BuiltOn::Unread,
         trace: None,
+    }
+}
+
+/// What a wave knows about a task that it builds.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
+pub struct WaveBuild {
+    pub wave: WaveId,
+    /// The event that the wave follows from.
+    pub event: EventId,
+    pub moved: Vec<MovedBase>,
+    /// What the images of the task are now.
+    pub bases: Vec<BaseImage>,
+    /// The head of the task's source, if the facts have one.
+    pub head: Option<BuiltHead>,
+    pub trace: Option<TraceParent>,
+}
+
+/// The run of a task whose images have changed. It builds the head of its source as the facts have it, or else as it is when
+/// the run begins.
+#[must_use]
+pub fn for_wave(task: &Task, build: WaveBuild) -> RunDraft {
+    let WaveBuild { wave, event, moved, bases, head, trace } = build;
+    let recipe = task.recipe.clone().with_registry_login();
+    let (recipe, built_on) = match &head {
+        Some(BuiltHead { commit, fact, .. }) => {
+            (pin(recipe, commit), BuiltOn::fact(fact.fact.clone(), fact.generation))
+        }
+        None => (recipe, BuiltOn::Unread),
+    };
+    RunDraft {
+        registry: task.id.registry.clone(),
+        purpose: Purpose::Execute,
+        run_type: RunType::triggered(&recipe.work),
+        task: Some(revision(task, true)),
+        recipe: Recipe { bases, ..recipe },
+        git_token: task.git_token.clone(),
+        cause: Cause::BaseImages { event, wave, moved, head },
+        force_tags: false,
+        held: None,
+        built_on,
+        trace,
     }
 }
 
@@ -270,7 +322,7 @@ pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
-        is_held: false,
+        held: None,
         built_on: BuiltOn::Unread,
         trace: None,
     }
@@ -294,7 +346,7 @@ pub fn for_quick_run(
         git_token,
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
-        is_held: false,
+        held: None,
         built_on: BuiltOn::Unread,
         trace: None,
     }
@@ -329,7 +381,7 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
         },
         force_tags: false,
         // To start it again is no approval.
-        is_held: needs_approval && run.approved.is_none(),
+        held: (needs_approval && run.approved.is_none()).then_some(WaitReason::Approval),
         built_on: run.built_on.clone(),
         trace: None,
     }

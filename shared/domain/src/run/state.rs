@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::Lease;
-use crate::id::PoolName;
+use crate::id::{PoolName, WaveId};
 use crate::run::{Outcome, RunStatus};
 use crate::timestamp::Timestamp;
 
@@ -82,6 +82,11 @@ pub enum WaitReason {
     Admission,
     /// Somebody to approve it: its content is a stranger's.
     Approval,
+    /// The images that its task uses: a wave is building some of them.
+    Bases {
+        /// The wave.
+        wave: WaveId,
+    },
     /// A place among the runs of its registry.
     RegistryLimit {
         /// The number of places.
@@ -140,6 +145,7 @@ impl WaitReason {
             | Self::VaultAway { until, .. } => Some(*until),
             Self::Admission
             | Self::Approval
+            | Self::Bases { .. }
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
             | Self::EarlierRun
@@ -157,6 +163,9 @@ impl fmt::Display for WaitReason {
             Self::Approval => f.write_str(
                 "approval, because its pull request is from a fork: `gantry runs approve`, or `/gantry approve COMMIT` below it",
             ),
+            Self::Bases { wave } => {
+                write!(f, "images that it is built on: wave {wave} is building them")
+            }
             Self::RegistryLimit { limit } => {
                 write!(f, "one of the registry's {limit} places for runs")
             }
@@ -187,6 +196,8 @@ impl fmt::Display for WaitReason {
 pub enum Progress {
     /// Somebody approved it.
     Approved,
+    /// The images that it waited for are there.
+    Released,
     /// It waits again, or for another reason.
     Held {
         /// What it waits for.
@@ -279,6 +290,12 @@ impl RunState {
         matches!(self, Self::Waiting { reason: WaitReason::Approval, .. })
     }
 
+    /// Whether it waits for images that a wave is building.
+    #[must_use]
+    pub fn waits_for_bases(&self) -> bool {
+        matches!(self, Self::Waiting { reason: WaitReason::Bases { .. }, .. })
+    }
+
     /// Whether it occupies a place of its registry and task.
     #[must_use]
     pub fn holds_a_place(&self) -> bool {
@@ -294,8 +311,13 @@ impl RunState {
             (Self::Waiting { reason: WaitReason::Approval, since }, Progress::Approved) => {
                 Ok(Self::Waiting { reason: WaitReason::Admission, since })
             }
+            (Self::Waiting { reason: WaitReason::Bases { .. }, since }, Progress::Released) => {
+                Ok(Self::Waiting { reason: WaitReason::Admission, since })
+            }
             (
-                from @ Self::Waiting { reason: WaitReason::Approval, .. },
+                from @ Self::Waiting {
+                    reason: WaitReason::Approval | WaitReason::Bases { .. }, ..
+                },
                 progress @ (Progress::Held { .. } | Progress::Admitted { .. }),
             ) => Err(IllegalTransition { from: from.status(), to: progress.word() }),
             (Self::Waiting { since, .. }, Progress::Held { reason }) => {
@@ -325,6 +347,7 @@ impl Progress {
     fn word(&self) -> &'static str {
         match self {
             Self::Approved => "approved",
+            Self::Released => "released",
             Self::Held { .. } => "held back",
             Self::Admitted { .. } => "admitted",
             Self::Taken { .. } => "taken",

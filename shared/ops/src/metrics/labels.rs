@@ -138,6 +138,8 @@ labels! {
     Decided = "outcome" {
         /// A run was started.
         Run = "run",
+        /// A wave has reached the task.
+        Wave = "wave",
         /// [`Rule::NoRegistry`].
         NoRegistry = "no_registry",
         /// [`Rule::NoTask`].
@@ -206,6 +208,16 @@ labels! {
         AlreadyStarted = "already_started",
         /// [`Rule::NoPath`].
         NoPath = "no_path",
+        /// [`Rule::RegistryAsked`].
+        RegistryAsked = "registry_asked",
+        /// [`Rule::NoUser`].
+        NoUser = "no_user",
+        /// [`Rule::WaveDropped`].
+        WaveDropped = "wave_dropped",
+        /// [`Rule::OwnImage`].
+        OwnImage = "own_image",
+        /// [`Rule::UpToDate`].
+        UpToDate = "up_to_date",
         /// [`Rule::HeadUnknown`].
         HeadUnknown = "head_unknown",
     }
@@ -216,6 +228,8 @@ labels! {
         Admission = "admission",
         /// Somebody to approve it.
         Approval = "approval",
+        /// Images that a wave is building.
+        Bases = "bases",
         /// A place among the runs of its registry.
         RegistryLimit = "registry_limit",
         /// A place among the runs of its task.
@@ -453,6 +467,7 @@ impl From<&Choice> for Decided {
     fn from(choice: &Choice) -> Self {
         match choice {
             Choice::Run { .. } | Choice::WouldRun => Self::Run,
+            Choice::Wave { .. } => Self::Wave,
             Choice::No { rule } => rule.into(),
         }
     }
@@ -495,6 +510,11 @@ impl From<&Rule> for Decided {
             Rule::PullRequestOpen { .. } => Self::PullRequestOpen,
             Rule::AlreadyStarted { .. } => Self::AlreadyStarted,
             Rule::NoPath { .. } => Self::NoPath,
+            Rule::RegistryAsked { .. } => Self::RegistryAsked,
+            Rule::NoUser { .. } => Self::NoUser,
+            Rule::WaveDropped { .. } => Self::WaveDropped,
+            Rule::OwnImage => Self::OwnImage,
+            Rule::UpToDate { .. } => Self::UpToDate,
             Rule::HeadUnknown { .. } => Self::HeadUnknown,
         }
     }
@@ -505,6 +525,7 @@ impl From<&WaitReason> for Waiting {
         match reason {
             WaitReason::Admission => Self::Admission,
             WaitReason::Approval => Self::Approval,
+            WaitReason::Bases { .. } => Self::Bases,
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::EarlierRun => Self::EarlierRun,

@@ -11,6 +11,7 @@ use gantry_domain::notification::RunEvent;
 use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
 use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::wave::NodeTask;
 
 use crate::store::{Batch, Entry, Index};
 
@@ -51,7 +52,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         if run.is_hidden() { vec![(hidden(), listing_entry(run))] } else { shown_entries(run) };
     match &run.state {
         // Not even looked at by admission, so that any number of held runs is in nobody's way.
-        RunState::Waiting { reason: WaitReason::Approval, .. } => {}
+        RunState::Waiting { reason: WaitReason::Approval | WaitReason::Bases { .. }, .. } => {}
         RunState::Waiting { .. } => {
             entries.push((waiting(), waiting_entry(run)));
             entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
@@ -69,6 +70,12 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     }
     if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
         entries.push(at(unresolved(), created));
+    }
+    if let Some(task) = run.stands_for_task().filter(|_| run.state.done().is_none()) {
+        entries.push(at(open_of_task(&task), created));
+    }
+    if run.is_unsettled() {
+        entries.push(at(unsettled(), created));
     }
     if run.is_unreported() {
         entries.push(at(unreported(), created));
@@ -236,6 +243,16 @@ pub(super) fn open_of_timer(
 ) -> Index {
     // A registry's prefix has two letters.
     Index::new(format!("runs/open/timer/{registry}/{task}@{}/{timer}", created.as_millis()))
+}
+
+/// The runs of a task that do all that a run of it does and have not ended, oldest first.
+pub(super) fn open_of_task(task: &NodeTask) -> Index {
+    Index::new(format!("runs/open/task/{task}"))
+}
+
+/// Ended runs of which it is still to be recorded what they used and made, oldest first.
+pub(super) fn unsettled() -> Index {
+    Index::new("runs/unsettled")
 }
 
 pub(super) fn waiting() -> Index {

@@ -6,6 +6,7 @@ use gantry_domain::run::Run;
 use gantry_domain::task::Task;
 use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::wave::NodeTask;
 
 use super::indexes::{self, RunFilter};
 use super::key;
@@ -202,6 +203,26 @@ pub async fn open_of_timer(
 ) -> Result<Vec<Versioned<Run>>, StoreError> {
     let index = indexes::open_of_timer(task.prefix, &task.id.name, task.created, timer);
     load_open(store, &index, limit).await
+}
+
+/// The runs of a task that do all that a run of it does and have not ended, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_of_task(
+    store: &dyn Store,
+    task: &NodeTask,
+    limit: usize,
+) -> Result<Vec<Versioned<Run>>, StoreError> {
+    load_open(store, &indexes::open_of_task(task), limit).await
+}
+
+/// Ended runs of which it is still to be recorded what they used and made, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn unsettled(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::unsettled(), From::Start, limit).await
 }
 
 async fn load_open(

@@ -1,0 +1,99 @@
+//! What the last successful run of each task used and made, and which tasks make an image.
+
+use std::collections::BTreeSet;
+
+use gantry_domain::image::ImageReference;
+use gantry_domain::task::Task;
+use gantry_domain::wave::{LastBuild, NodeTask};
+
+use crate::codec;
+use crate::store::{Batch, Entry, From, Index, Key, Kind, Store, StoreError};
+
+/// How many tasks of one registry may make the same tag. The others are not waited for.
+const MOST_MAKERS: usize = 64;
+
+/// What the last successful run of a task used and made; `None` if none has succeeded.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(store: &dyn Store, task: &NodeTask) -> Result<Option<LastBuild>, StoreError> {
+    Ok(codec::load(store, &key(task)).await?.map(|found| found.value))
+}
+
+/// Adds to a batch what a run used and made, unless a later run of the task is recorded.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn record(
+    store: &dyn Store,
+    batch: &mut Batch,
+    task: &NodeTask,
+    build: &LastBuild,
+) -> Result<(), StoreError> {
+    let key = key(task);
+    let made = |build: &LastBuild| build.made.iter().cloned().collect::<BTreeSet<_>>();
+    let is = made(build);
+    let was = match codec::load::<LastBuild>(store, &key).await? {
+        Some(found) if found.value.run.number() > build.run.number() => return Ok(()),
+        Some(mut found) => {
+            let was = made(&found.value);
+            found.value = build.clone();
+            found.replace_in(batch, key)?;
+            was
+        }
+        None => {
+            batch.create(key.clone(), codec::encode(&key, build)?);
+            BTreeSet::new()
+        }
+    };
+    for image in was.difference(&is) {
+        batch.unindex(makers(image), task);
+    }
+    for image in is.difference(&was) {
+        batch.index(makers(image), 0, task);
+    }
+    Ok(())
+}
+
+/// Adds to a batch that a task is deleted.
+pub(crate) async fn forget(
+    store: &dyn Store,
+    batch: &mut Batch,
+    task: &Task,
+) -> Result<(), StoreError> {
+    let task = NodeTask::of(task);
+    let made = match find(store, &task).await {
+        Ok(found) => found.map(|build| build.made).unwrap_or_default(),
+        Err(StoreError::Undecodable { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    for image in made {
+        batch.unindex(makers(&image), &task);
+    }
+    batch.delete.push(key(&task));
+    Ok(())
+}
+
+/// The tasks of the same registry as `task` that make an image, without itself.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn makers_of(
+    store: &dyn Store,
+    image: &ImageReference,
+    task: &NodeTask,
+) -> Result<Vec<NodeTask>, StoreError> {
+    let first = From::After(Entry { score: 0, member: format!("{}/", task.prefix) });
+    let entries = store.range(&makers(image), first, MOST_MAKERS).await?;
+    let tasks = entries.iter().filter_map(|entry| entry.member.parse::<NodeTask>().ok());
+    Ok(tasks.take_while(|it| it.prefix == task.prefix).filter(|it| it != task).collect())
+}
+
+fn key(task: &NodeTask) -> Key {
+    Key::new(Kind::LastBuild, task)
+}
+
+/// Members begin with the registry's prefix.
+fn makers(image: &ImageReference) -> Index {
+    Index::new(format!("images/makers/{image}"))
+}
