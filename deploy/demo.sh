@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows gantry's main job with real servers: a commit is pushed, the signed webhook starts a build,
-# and the image is pulled by its tag and run. Then a task file builds, tests and pushes, and a failing test stops the push.
+# and the image is pulled by its tag and run. A new base image rebuilds it, and a timer starts a task. Then a task file
+# builds, tests and pushes, and a failing test stops the push.
 #
 #   deploy/demo.sh         builds gantry and runs the demo
 #   deploy/demo.sh stop    stops what KEEP=1 left running
@@ -19,6 +20,8 @@ source "$root/deploy/lib/hmac.sh"
 source "$root/deploy/lib/run_image.sh"
 # shellcheck source=deploy/lib/hello.sh
 source "$root/deploy/lib/hello.sh"
+# shellcheck source=deploy/lib/without_a_push.sh
+source "$root/deploy/lib/without_a_push.sh"
 # shellcheck source=deploy/lib/tested_hello.sh
 source "$root/deploy/lib/tested_hello.sh"
 
@@ -46,6 +49,7 @@ main() {
     chapter "Creating a repository, and a task that builds it"
     make_repository
     make_task
+    make_timed_task
 
     chapter "Pushing a commit, and sending the git host's webhook"
     push_commit "Say good morning" "good morning"
@@ -54,6 +58,15 @@ main() {
 
     chapter "Pulling the image from the registry and running it"
     show_image
+
+    chapter "A new base image: what is built on it is rebuilt"
+    push_new_base
+    wait_for_trigger hello 'Image Update' 60
+    run "$gantry" runs show "$started"
+
+    chapter "A timer has started its task, at the full minute"
+    wait_for_trigger nightly Timer 90
+    run "$gantry" task list-runs -r demo -n nightly
 
     chapter "A task file: build, test in a container, push what has passed"
     make_tested_task
