@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 
+/// The least time between two looks at one tag.
+const APART: Duration = Duration::from_secs(1);
+
 /// A registry that is not asked before some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryPause {
@@ -83,7 +86,8 @@ pub async fn write(
     Ok(written.filter(|written| written.value == found.value))
 }
 
-/// Makes a watch due after `pause`, if it is not due earlier. Returns whether there is such a watch.
+/// Makes a watch due after `pause`, if it is not due earlier, and no sooner than a second after it was asked for last: who
+/// reports many pushes cannot use up what a registry allows. Returns whether there is such a watch.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -94,7 +98,8 @@ pub async fn hasten(
 ) -> Result<bool, StoreError> {
     loop {
         let Some(mut found) = find(store, watched).await? else { return Ok(false) };
-        let due = store.now().await?.after(pause);
+        let soonest = found.value.asked.map_or_else(Default::default, |at| at.after(APART));
+        let due = store.now().await?.after(pause).max(soonest);
         if found.value.due <= due {
             return Ok(true);
         }

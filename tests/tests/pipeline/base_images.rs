@@ -163,7 +163,7 @@ async fn a_diamond_is_rebuilt_once_after_both_of_its_sides() {
 /// Has the registry hook report a push of a tag, twice.
 async fn hint(gantry: &TestPipeline, image: &str, digest: &Digest) {
     for _ in 0..2 {
-        gantry.clock.advance(Duration::from_millis(1));
+        gantry.clock.advance(Duration::from_secs(1));
         let pushed = ImagePushed {
             hook: None,
             image: image.parse().unwrap(),
