@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
 use crate::id::{RegistryName, RunPrefix};
-use crate::image::RegistryHost;
+use crate::image::{ImageReference, RegistryHost};
+use crate::image_watch::Watched;
 use crate::sealed::Sealed;
 use crate::timestamp::Timestamp;
 
@@ -44,6 +45,13 @@ impl Registry {
     #[must_use]
     pub fn seals_for(prefix: RunPrefix) -> String {
         format!("registry/{prefix}")
+    }
+
+    /// The watch that tells the registry's tasks what a tag has: its own, if it has credentials for the tag's host.
+    #[must_use]
+    pub fn watch_of(&self, image: &ImageReference) -> Watched {
+        let is_own = self.host == *image.host() && self.credentials.is_some();
+        Watched { image: image.clone(), by: is_own.then_some(self.prefix) }
     }
 }
 

@@ -148,6 +148,22 @@ pub async fn of_image_in(
     Ok(page(store, &index(image, which), &group, from, limit).await?.0)
 }
 
+/// The tasks of one registry that need an image, by platform and name, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn in_registry(
+    store: &dyn Store,
+    image: &ImageReference,
+    which: Which,
+    registry: RunPrefix,
+    limit: usize,
+) -> Result<Vec<User>, StoreError> {
+    let within = format!("{registry} ");
+    let from = From::After(Entry { score: 0, member: within.clone() });
+    Ok(page(store, &index(image, which), &within, from, limit).await?.0)
+}
+
 async fn page(
     store: &dyn Store,
     index: &Index,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gantry_domain::id::RunPrefix;
 use gantry_domain::image::ImageReference;
 use gantry_domain::task::Task;
 use gantry_domain::wave::{LastBuild, NodeTask};
@@ -47,10 +48,10 @@ pub async fn record(
         }
     };
     for image in was.difference(&is) {
-        batch.unindex(makers(image), task);
+        batch.unindex(by_made(image), task);
     }
     for image in is.difference(&was) {
-        batch.index(makers(image), 0, task);
+        batch.index(by_made(image), 0, task);
     }
     Ok(())
 }
@@ -68,7 +69,7 @@ pub(crate) async fn forget(
         Err(error) => return Err(error),
     };
     for image in made {
-        batch.unindex(makers(&image), &task);
+        batch.unindex(by_made(&image), &task);
     }
     batch.delete.push(key(&task));
     Ok(())
@@ -83,10 +84,26 @@ pub async fn makers_of(
     image: &ImageReference,
     task: &NodeTask,
 ) -> Result<Vec<NodeTask>, StoreError> {
-    let first = From::After(Entry { score: 0, member: format!("{}/", task.prefix) });
-    let entries = store.range(&makers(image), first, MOST_MAKERS).await?;
+    let mut tasks = makers(store, image, Some(task.prefix)).await?;
+    tasks.retain(|it| it != task);
+    Ok(tasks)
+}
+
+/// The tasks that make an image, at most 64: those of one registry, or of all.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn makers(
+    store: &dyn Store,
+    image: &ImageReference,
+    registry: Option<RunPrefix>,
+) -> Result<Vec<NodeTask>, StoreError> {
+    let from = registry.map_or(From::Start, |prefix| {
+        From::After(Entry { score: 0, member: format!("{prefix}/") })
+    });
+    let entries = store.range(&by_made(image), from, MOST_MAKERS).await?;
     let tasks = entries.iter().filter_map(|entry| entry.member.parse::<NodeTask>().ok());
-    Ok(tasks.take_while(|it| it.prefix == task.prefix).filter(|it| it != task).collect())
+    Ok(tasks.take_while(|it| registry.is_none_or(|prefix| it.prefix == prefix)).collect())
 }
 
 fn key(task: &NodeTask) -> Key {
@@ -94,6 +111,6 @@ fn key(task: &NodeTask) -> Key {
 }
 
 /// Members begin with the registry's prefix.
-fn makers(image: &ImageReference) -> Index {
+fn by_made(image: &ImageReference) -> Index {
     Index::new(format!("images/makers/{image}"))
 }

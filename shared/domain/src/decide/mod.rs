@@ -15,6 +15,7 @@ use crate::timestamp::Timestamp;
 use crate::trigger::PullRequestAction;
 
 pub mod bases;
+pub mod impact;
 pub mod judge;
 pub mod matcher;
 pub mod order;
