@@ -1,5 +1,7 @@
 //! Converts records to API bodies. The API types have no field for a secret.
 
+use std::time::Duration;
+
 use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::base_trigger::BaseImageTrigger;
@@ -34,6 +36,8 @@ use crate::usecase::simulation::Simulated;
 use crate::usecase::tasks::{Surroundings, TaskWebhook};
 use crate::usecase::webhooks::{Examined, Found, Sent};
 
+pub(crate) mod images;
+
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
     match serde_json::to_value(value) {
@@ -50,7 +54,11 @@ fn time(at: Timestamp) -> String {
 }
 
 fn millis(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)
+    millis_of(to.since(from))
+}
+
+fn millis_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
@@ -468,6 +476,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         trigger: run.cause.trigger().to_owned(),
         cause: run.cause.to_string(),
         event: run.cause.event().to_string(),
+        wave: run.cause.wave().map(|wave| wave.to_string()),
         source: run.recipe.source.to_string(),
         dockerfile: build.map(|build| build.dockerfile.to_string()),
         task_file: file.map(|file| match &file.file {

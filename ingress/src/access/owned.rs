@@ -9,6 +9,7 @@ use gantry_domain::lineage::Lineage;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::task::Task;
+use gantry_domain::wave::Wave;
 
 /// A registry, or an object that belongs to one.
 pub(crate) trait OfRegistry {
@@ -36,5 +37,6 @@ of_registry! {
     Delivery: delivery => &delivery.registry, delivery.prefix;
     Event: event => &event.registry, event.prefix;
     Run: run => &run.registry, run.id.prefix();
+    Wave: wave => &wave.registry, wave.id.prefix();
     Lineage: lineage => &lineage.registry, lineage.run.prefix();
 }

@@ -25,6 +25,13 @@
 //! | `GET /runs/{run}/log?attempt=&offset=` | read | the log as text |
 //! | `GET /runs/{run}/log/events` | read | follows the log, as server-sent events; `Last-Event-ID` |
 //! | `GET /lineages/{digest}` | read | shows the lineage of a pushed digest |
+//! | `GET /images?after=&limit=` | read | lists the images that tasks need, with how they were last asked for |
+//! | `GET /images/show?image=` | read | shows one: what was seen, who needs it, who makes it |
+//! | `GET /images/why?image=` | read | where an image comes from, and what was built on it |
+//! | `GET /images/impact?base=` | read | what a change of an image would rebuild, in which order |
+//! | `GET /registries/{registry}/waves?after=&limit=` | read | lists waves from the newest |
+//! | `GET /waves/{wave}` | read | shows one with its tasks |
+//! | `POST /waves/{wave}/resume`, `POST /waves/{wave}/drop` | run | lets a frozen wave go on; ends one without a build |
 //! | `GET /hooks?registry=` | read | lists hooks |
 //! | `POST /registries/{registry}/hooks` | write | creates one; returns URL, secret, content type and events to
 //! configure |
@@ -66,6 +73,7 @@
 pub(crate) mod body;
 mod deliveries;
 mod hooks;
+mod images;
 mod logs;
 mod notifications;
 mod paging;
@@ -77,6 +85,7 @@ mod status;
 mod tasks;
 mod tokens;
 mod uploads;
+mod waves;
 mod workers;
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -120,6 +129,14 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::cancel)
         .service(runs::approve)
         .service(runs::lineage)
+        .service(images::list)
+        .service(images::show)
+        .service(images::why)
+        .service(images::impact)
+        .service(waves::list)
+        .service(waves::show)
+        .service(waves::resume)
+        .service(waves::drop_wave)
         .service(logs::read_log)
         .service(logs::follow_log)
         .service(hooks::list)

@@ -6,6 +6,7 @@
 mod code_choice;
 pub(crate) mod deliveries;
 pub(crate) mod hooks;
+pub(crate) mod images;
 pub(crate) mod notifications;
 pub(crate) mod paging;
 mod recipe;
@@ -21,5 +22,6 @@ mod task_change;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod uploads;
+pub(crate) mod waves;
 pub(crate) mod webhooks;
 pub(crate) mod workers;

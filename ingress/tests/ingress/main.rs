@@ -16,6 +16,7 @@ mod base_trigger;
 mod deliveries;
 mod generic;
 mod hooks;
+mod images;
 mod insiders;
 mod intake;
 mod listing;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::hook::Provider;
 use gantry_domain::notification::{Message, MessageId, News, Sending};
+use gantry_domain::scan::ImageRole;
 use gantry_domain::token::{Scope, Token};
 use gantry_domain::worker::{EngineHealth, Worker};
 use gantry_seams::store::{Batch, Key, Kind};
@@ -33,6 +34,8 @@ struct Operation {
     /// Whether its token must not be bound to registries.
     is_everywhere: bool,
     parameters: Vec<String>,
+    /// Names that the query must have.
+    required: Vec<String>,
     query: Vec<String>,
     has_body: bool,
 }
@@ -42,9 +45,14 @@ impl Operation {
         format!("{} {}", self.method, self.path)
     }
 
+    /// The parameters that it cannot do without.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.parameters.iter().chain(&self.required)
+    }
+
     /// Whether a parameter names an object of a registry.
     fn names_a_registrys_own(&self) -> bool {
-        !self.parameters.is_empty() && !self.is_everywhere
+        self.names().next().is_some() && !self.is_everywhere
     }
 }
 
@@ -71,6 +79,12 @@ fn operations(document: &Value) -> Vec<Operation> {
                 scope: scope.parse().unwrap(),
                 is_everywhere,
                 parameters: of("path"),
+                required: {
+                    let required = parameters.iter().filter(|parameter| {
+                        parameter["in"] == "query" && parameter["required"] == true
+                    });
+                    required.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+                },
                 query: of("query"),
                 has_body: operation["requestBody"].is_object(),
             });
@@ -98,6 +112,8 @@ fn absent(parameter: &str) -> String {
         "message" => format!("msg_zz999_failed_{}", "0".repeat(32)),
         "signing_secret" => "0".repeat(12),
         "event" => "request/absent".to_owned(),
+        "wave" => "zz-w999".to_owned(),
+        "image" | "base" => "absent.test/nothing:1".to_owned(),
         "digest" => format!("sha256:{}", "2".repeat(64)),
         other => panic!("the matrix does not know what `{other}` could name"),
     }
@@ -141,7 +157,14 @@ impl World {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let held = crate::approvals::held_run(&server).await;
         let (message, signing_secret) = told(&server, &held).await;
+        let image = "docker.io/library/alpine:3";
+        crate::scans::find_images(&server, "contoso/web", &[(image, ImageRole::Runtime)]).await;
+        crate::images::watch(&server, image, '3').await;
+        let wave = crate::images::wave(&server, image).await;
         let things = [
+            ("image", image.to_owned()),
+            ("base", image.to_owned()),
+            ("wave", wave.to_string()),
             ("held", held),
             ("registry", "contoso".to_owned()),
             ("task", "web".to_owned()),
@@ -223,11 +246,15 @@ impl World {
     /// The path, with absent values for these parameters.
     fn path_without(&self, operation: &Operation, without: &[&str]) -> String {
         let mut path = operation.path.clone();
-        for parameter in &operation.parameters {
+        let named = |parameter: &String| {
             let is_absent = without.contains(&parameter.as_str());
-            let named =
-                if is_absent { absent(parameter) } else { self.thing(operation, parameter) };
-            path = path.replace(&format!("{{{parameter}}}"), &named);
+            if is_absent { absent(parameter) } else { self.thing(operation, parameter) }
+        };
+        for parameter in &operation.parameters {
+            path = path.replace(&format!("{{{parameter}}}"), &named(parameter));
+        }
+        for parameter in &operation.required {
+            path.push_str(&format!("?{parameter}={}", named(parameter)));
         }
         assert!(!path.contains('{'), "{path}");
         path
@@ -259,7 +286,7 @@ impl World {
         let headers = answer.headers.keys().filter(|name| *name != "connection");
         let headers: BTreeSet<&str> = headers.map(|name| name.as_str()).collect();
         let mut text = format!("{headers:?} {}", answer.text);
-        for parameter in &operation.parameters {
+        for parameter in operation.names() {
             text = text.replace(&self.thing(operation, parameter), "?");
             text = text.replace(&absent(parameter), "?");
         }
@@ -456,7 +483,7 @@ async fn another_registrys_things_answer_as_if_they_were_not_there() {
         if operation.names_a_registrys_own() {
             let there = world.unnamed(&operation, &world.path(&operation), &token).await;
             assert_eq!(there.0, StatusCode::NOT_FOUND, "{}", operation.name());
-            let names: Vec<&str> = operation.parameters.iter().map(String::as_str).collect();
+            let names: Vec<&str> = operation.names().map(String::as_str).collect();
             for without in (0..names.len()).map(|at| &names[at..]).chain([&names[..1]]) {
                 let path = world.path_without(&operation, without);
                 let absent = world.unnamed(&operation, &path, &token).await;

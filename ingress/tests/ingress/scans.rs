@@ -18,12 +18,34 @@ const IMAGES: &str = "/registries/contoso/tasks/web/images";
 async fn with_a_scan(server: &TestServer) -> TakenRun {
     let task = json!({"name": "web", "context": "https://git.test/a.git", "images": ["a:1"]});
     server.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
+    scan_of(server, "contoso/web").await
+}
+
+/// A scan finds that an existing task needs these images.
+pub(crate) async fn find_images(server: &TestServer, task: &str, needed: &[(&str, ImageRole)]) {
+    let scan = scan_of(server, task).await;
+    let mut images = NeededImages::default();
+    for (image, role) in needed {
+        images.add(NeededImage {
+            image: image.parse().unwrap(),
+            role: *role,
+            step: "build".parse().unwrap(),
+            dockerfile: Some("Dockerfile".to_owned()),
+            platform: scan.run.recipe.platform.clone(),
+        });
+    }
+    let found = Scanned::Read { commit: None, images };
+    runs::scanned(server.store.as_ref(), scan.run.id, &scan.holder, &found).await.unwrap();
+}
+
+/// A leased scan of an existing task.
+async fn scan_of(server: &TestServer, task: &str) -> TakenRun {
     let store = server.store.as_ref();
-    let task = tasks::find(store, &"contoso/web".parse().unwrap()).await.unwrap().unwrap();
+    let task = tasks::find(store, &task.parse().unwrap()).await.unwrap().unwrap();
     let (now, signer) = (store.now().await.unwrap(), server.keyring.as_ref());
     let mut creation =
         Creation::begin(store, Batch::default(), task.prefix, signer, now).await.unwrap();
-    let event = "task:contoso/web:0:1".parse().unwrap();
+    let event = format!("task:{}:0:1", task.id).parse().unwrap();
     let scan = creation.add(planner::for_scan_of_saved(&task, event), None).unwrap();
     store.commit(creation.finish()).await.unwrap();
     let limits = Limits { registry: 1, task: None };

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 mod delivery;
 mod hook;
+mod image;
 mod log;
 mod notification;
 mod registry;
@@ -23,6 +24,7 @@ mod task_images;
 mod timer;
 mod token;
 mod trigger;
+mod wave;
 mod webhook;
 
 pub use delivery::{
@@ -32,6 +34,11 @@ pub use delivery::{
 pub use hook::{
     Hook, HookAccepted, HookCreate, HookCreated, HookMapping, HookSecret, HookSecretCreate,
     HookSecretCreated, HookSignature, HookTestResult, HookUpdate,
+};
+pub use image::{
+    AffectedTask, Child, ImageDetails, ImageFact, ImageMaker, ImageProblem, ImageUser, Impact,
+    MovedImage, Observation, Origin, OriginWave, PendingChange, RegistryPause, UnaffectedTask,
+    WatchedImage, Why,
 };
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use notification::{
@@ -57,6 +64,7 @@ pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadSt
 pub use timer::Timer;
 pub use token::{Token, TokenCreate, TokenCreated};
 pub use trigger::{BaseImageTrigger, CommitRules, PathRules, PullRequestRules, SourceTrigger};
+pub use wave::{Wave, WaveDetails, WaveTask};
 pub use webhook::{FoundWebhook, Redelivered, SentDelivery, WebhookReport};
 
 /// A page of a list, and where the next page begins.

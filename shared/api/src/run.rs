@@ -179,13 +179,17 @@ pub struct Run {
     /// The platform that it builds for.
     #[schema(example = "linux/amd64")]
     pub platform: String,
-    /// `Commit` or `Manual`.
+    /// `Commit`, `Pull Request`, `Timer`, `Image Update` or `Manual`.
     pub trigger: String,
     /// Why it exists, in words.
     #[schema(example = "push to main at 4f2a91c")]
     pub cause: String,
     /// The event that started it. Its decision is kept under this id.
     pub event: String,
+    /// The wave to which it belongs, if a change of an image started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "ca-w1")]
+    pub wave: Option<String>,
     /// The source that it builds.
     pub source: String,
     /// The Dockerfile; absent if it runs a task file.

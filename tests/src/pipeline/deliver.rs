@@ -10,6 +10,7 @@ use gantry_ops::health::Health;
 use gantry_ops::secret::SecretString;
 use gantry_seams::hooks;
 use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::Value;
 use tokio_util::sync::DropGuard;
 
 use super::TestPipeline;
@@ -121,6 +122,20 @@ impl TestPipeline {
     /// the test may have moved it.
     async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
         self.door().receive(id, push).await
+    }
+
+    /// What the API answers somebody who may do everything, at a path below its root.
+    ///
+    /// # Panics
+    /// If it refuses.
+    pub async fn get(&self, path: &str) -> Value {
+        let token = gantry_ingress::issue_admin_token(self.store.as_ref()).await.expect("a token");
+        let door = self.door();
+        let url = format!("{}/api/v1/{path}", door.hooks.trim_end_matches("/hooks"));
+        let answer = door.client.get(url).bearer_auth(token.as_str()).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.json().await.expect("JSON")
     }
 
     /// Starts an ingress that receives pushes until the door is dropped.

@@ -42,6 +42,7 @@ mod embedded {
     mod incarnations;
     mod keeping;
     mod leases;
+    mod lineage;
     mod logs;
     mod lost_answers;
     mod lost_hooks;
@@ -121,6 +122,7 @@ mod slow {
         mod hosts;
         mod incarnations;
         mod keeping;
+        mod lineage;
         mod logs;
         mod poison;
         mod pools;

@@ -152,7 +152,15 @@ impl Asker {
                 };
                 paths = paths.iter().flat_map(filled).collect();
             }
+            let parameters = methods["get"]["parameters"].as_array().into_iter().flatten();
+            let query: Vec<String> = parameters
+                .filter(|it| it["in"] == "query" && it["required"] == true)
+                .map(|it| it["name"].as_str().unwrap())
+                .map(|name| format!("{name}={}", things[name][0]))
+                .collect();
             for path in paths {
+                let path =
+                    if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
                 let (status, _) = self.ask(Method::GET, &path, None).await;
                 // Tokens are requested later, by an administrator. Not all combinations of parameters exist.
                 let known = [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::FORBIDDEN];
@@ -364,6 +372,9 @@ async fn use_all(
         ("delivery", ids(&deliveries, "id")),
         ("event", events),
         ("digest", vec![digest]),
+        ("image", vec![real::base_image()]),
+        ("base", vec![real::base_image()]),
+        ("wave", vec!["ca-w1".to_owned()]),
     ]);
     asker.walk(&things).await;
     runs
