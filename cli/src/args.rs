@@ -41,7 +41,7 @@ the service reads."
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Output format: for people or for programs
+    /// Output format: for people, for programs, or for Graphviz
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Output,
 }
@@ -82,6 +82,13 @@ Example:
         /// The shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether the answer can be drawn, for `-o dot`.
+    pub(crate) fn draws(&self) -> bool {
+        matches!(self, Self::Client(command) if command.draws())
+    }
 }
 
 /// Start the whole service: API, hooks, scheduler and a worker in one process
@@ -357,6 +364,36 @@ mod tests {
         assert!(flags.eq(wanted.map(|(key, value)| (key.to_owned(), value.to_owned()))));
         assert!(parse("gantry worker list").unwrap().ask.is_some());
         assert!(parse("gantry worker --pool arm list").is_none());
+    }
+
+    #[test]
+    fn the_commands_of_the_guide_to_base_images_are_understood() {
+        let guide = include_str!("../../docs/base-images.md");
+        let lines: Vec<&str> = guide.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        assert!(lines.len() >= 8, "{lines:?}");
+        for line in lines {
+            let command = line.split(" | ").next().unwrap();
+            if let Err(error) = Arguments::try_parse_from(command.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_commands_that_answer_with_a_graph_draw() {
+        let draws = |line: &str| {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.output, Output::Dot);
+            arguments.command.draws()
+        };
+        for line in ["gantry why a -o dot", "gantry impact --base a -o dot"] {
+            assert!(draws(line), "{line}");
+        }
+        assert!(draws("gantry wave show ca-w1 -o dot"));
+        for line in ["gantry wave list -o dot", "gantry wave drop ca-w1 -o dot", "gantry up -o dot"]
+        {
+            assert!(!draws(line), "{line}");
+        }
     }
 
     #[test]

@@ -26,9 +26,9 @@ mod up;
 
 use args::{Arguments, Command, WorkerCommand};
 use client::ClientCommand;
-use client::output::{say, write_out};
+use client::output::{NO_GRAPH, Output, say, write_out};
 use environment::Environment;
-use exit::Exit;
+use exit::{Exit, UsageError};
 use secret::SecretCommand;
 
 fn main() -> ExitCode {
@@ -51,6 +51,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
     // ring is the only TLS provider; an error means that it is already installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
+    if arguments.output == Output::Dot && !arguments.command.draws() {
+        return Err(UsageError(NO_GRAPH.to_owned()).into());
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = match arguments.command {
         Command::Up(up) => runtime.block_on(up::up(up, &environment)),

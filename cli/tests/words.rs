@@ -254,6 +254,16 @@ gantry registry create other --login-server https://registry.test
 gantry registry create other --login-server registry.test -u octo --password-stdin < 
 gantry registry show gone
 gantry registry update gone --run-limit 0
+gantry runs list -o dot
+gantry why gone:1
+gantry why sha256:1
+gantry impact
+gantry impact --base gone:1
+gantry image show gone:1
+gantry image show Gone:1
+gantry wave show 1
+gantry wave show ca-w9
+gantry wave resume ca-w9
 gantry token create --scope all
 gantry token create --scope read --expires-in soon
 gantry token revoke gone

@@ -184,11 +184,12 @@ fn decision(event: &Event) -> Vec<String> {
 fn candidate(candidate: &Candidate) -> String {
     let task = candidate.task.as_deref().unwrap_or("build");
     let note = candidate.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
-    match (&candidate.run, &candidate.why) {
-        (Some(run), _) => format!("{task}: run {run}{note}"),
-        (None, _) if candidate.would_run => format!("{task}: would run{note}"),
-        (None, Some(why)) => format!("{task}: no: {why}{note}"),
-        (None, None) => format!("{task}: no{note}"),
+    match (&candidate.run, &candidate.wave, &candidate.why) {
+        (Some(run), _, _) => format!("{task}: run {run}{note}"),
+        (None, Some(wave), _) => format!("{task}: wave {wave}{note}"),
+        (None, None, _) if candidate.would_run => format!("{task}: would run{note}"),
+        (None, None, Some(why)) => format!("{task}: no: {why}{note}"),
+        (None, None, None) => format!("{task}: no{note}"),
     }
 }
 

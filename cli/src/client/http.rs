@@ -111,6 +111,16 @@ impl Api {
         self.read(answer).await
     }
 
+    /// Reads one object that the query names.
+    pub(crate) async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T> {
+        let answer = self.repeat(|| self.request_with(Method::GET, path, query)).await?;
+        self.read(answer).await
+    }
+
     /// Reads a list, page by page, to its end or to `limit` items.
     pub(crate) async fn list<T: DeserializeOwned>(
         &self,

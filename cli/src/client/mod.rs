@@ -22,11 +22,14 @@ mod arguments;
 mod build;
 mod buildpack;
 mod delivery;
+mod dot;
 mod event;
 mod file_run;
 mod file_values;
 mod follow;
 mod hook;
+mod image;
+mod impact;
 mod lanes;
 mod log_view;
 mod logs;
@@ -43,6 +46,8 @@ mod task;
 mod task_file;
 mod task_images;
 mod token;
+mod wave;
+mod why;
 
 /// The commands that are sent to a server.
 #[derive(Debug, Subcommand)]
@@ -71,6 +76,12 @@ pub(crate) enum ClientCommand {
     Event(event::Events),
     Simulate(simulate::Simulate),
     #[command(subcommand)]
+    Image(image::Images),
+    Why(why::AskWhy),
+    Impact(impact::AskImpact),
+    #[command(subcommand)]
+    Wave(wave::Waves),
+    #[command(subcommand)]
     Token(token::Tokens),
     /// Parsed together with the commands for keys.
     #[command(skip)]
@@ -78,6 +89,13 @@ pub(crate) enum ClientCommand {
     /// Parsed together with the role of the same name.
     #[command(skip)]
     Worker(worker::Workers),
+}
+
+impl ClientCommand {
+    /// Whether the answer can be drawn, for `-o dot`.
+    pub(crate) fn draws(&self) -> bool {
+        matches!(self, Self::Why(_) | Self::Impact(_) | Self::Wave(wave::Waves::Show(_)))
+    }
 }
 
 /// A server, and the output format.
@@ -114,6 +132,10 @@ pub(crate) async fn run(
         ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
         ClientCommand::Event(events) => events.run(&client).await,
         ClientCommand::Simulate(simulate) => simulate.run(&client).await,
+        ClientCommand::Image(images) => images.run(&client).await,
+        ClientCommand::Why(why) => why.run(&client).await,
+        ClientCommand::Impact(impact) => impact.run(&client).await,
+        ClientCommand::Wave(waves) => waves.run(&client).await,
         ClientCommand::Secret(secrets) => secrets.run(&client).await,
         ClientCommand::Token(tokens) => tokens.run(&client).await,
         ClientCommand::Worker(workers) => workers.run(&client).await,

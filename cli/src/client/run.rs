@@ -197,7 +197,7 @@ impl WaitArgs {
         }
         let show = match client.output {
             _ if self.no_logs => Show::State,
-            Output::Table => Show::Log,
+            Output::Table | Output::Dot => Show::Log,
             Output::Json => Show::LogAside,
         };
         watch(client, &run.id, None, show, !self.no_format).await
