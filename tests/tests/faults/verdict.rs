@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use gantry_domain::attempt::AttemptEnd;
-use gantry_domain::decide::Choice;
+use gantry_domain::decide::{Choice, Rule};
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
 use gantry_objects::ObjectBlobs;
@@ -55,13 +55,15 @@ impl Judge<'_> {
     ) -> Result<()> {
         report.accepted = sent.len();
         report.answered = sent.iter().map(|delivery| delivery.answers).sum();
+        let all = runs::list(self.store, &RunFilter::default(), None, MANY).await?;
+        let mut superseded = BTreeSet::new();
         for delivery in sent {
-            if let Err(error) = self.delivery(hook, delivery).await {
-                report.fault(format!("delivery {}: {error:#}", delivery.id));
+            match self.delivery(hook, delivery, &all).await {
+                Ok(changes) => superseded.extend(changes),
+                Err(error) => report.fault(format!("delivery {}: {error:#}", delivery.id)),
             }
         }
-        let all = runs::list(self.store, &RunFilter::default(), None, MANY).await?;
-        self.count(sent, &all, report);
+        self.count(sent, &all, &superseded, report);
         for run in &all {
             report.extra_attempts += run.attempts.len().saturating_sub(1);
             if let Err(error) = self.run(run, &mut report.cut_short).await {
@@ -80,8 +82,9 @@ impl Judge<'_> {
     }
 
     /// The delivery is in the ledger with the events of every answer, and each event is decided: a run for each
-    /// watching task.
-    async fn delivery(&self, hook: &Hook, delivery: &Delivery) -> Result<()> {
+    /// watching task. A scheduler that starts may have found the change itself before, or a newer head of the branch, which
+    /// is built instead: returns the changes that were left to those.
+    async fn delivery(&self, hook: &Hook, delivery: &Delivery, all: &[Run]) -> Result<Vec<Change>> {
         let id = delivery.id.parse()?;
         let found = deliveries::find(self.store, &hook.id.parse()?, &id).await?;
         let Some(found) = found else { anyhow::bail!("it was answered and is not stored") };
@@ -89,24 +92,44 @@ impl Judge<'_> {
         ensure!(stored.len() == 1, "a push is one event, not {stored:?}");
         let answered = BTreeSet::from([stored]);
         ensure!(delivery.events == answered, "{:?} was answered for {answered:?}", delivery.events);
+        let mut superseded = Vec::new();
         for event in found.event_ids() {
-            self.event(&event, delivery).await?;
+            superseded.extend(self.event(&event, delivery, all).await?);
         }
-        Ok(())
+        Ok(superseded)
     }
 
-    async fn event(&self, event: &EventId, delivery: &Delivery) -> Result<()> {
+    async fn event(
+        &self,
+        event: &EventId,
+        delivery: &Delivery,
+        all: &[Run],
+    ) -> Result<Vec<Change>> {
         ensure!(events::find(self.store, event).await?.is_some(), "event {event} is not stored");
         let decision = decisions::find(self.store, event).await?.filter(|found| found.is_final);
         let Some(decision) = decision else { anyhow::bail!("event {event} is not decided") };
-        let mut started = BTreeMap::new();
+        let (mut started, mut left, mut superseded) =
+            (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for candidate in &decision.decision.candidates {
             let task = candidate.task.as_ref().map(|task| task.name.to_string());
-            if let Choice::Run { run } = candidate.choice {
-                started.insert(task.unwrap_or_default(), run);
+            match &candidate.choice {
+                Choice::Run { run } | Choice::No { rule: Rule::AlreadyStarted { run } } => {
+                    started.insert(task.unwrap_or_default(), *run);
+                }
+                Choice::No { rule: Rule::Superseded { head, .. } } => {
+                    left.insert(task.unwrap_or_default(), head.to_string());
+                }
+                Choice::No { .. } | Choice::Wave { .. } | Choice::WouldRun => {}
             }
         }
         for task in self.watching(&delivery.push.branch) {
+            if let Some(head) = left.remove(&task.name) {
+                let newer = (task.name.clone(), head);
+                let has_run = all.iter().any(|run| change(run).as_ref() == Some(&newer));
+                ensure!(has_run, "it was left to {newer:?}, which has no run");
+                superseded.push((task.name.clone(), delivery.push.after.clone()));
+                continue;
+            }
             let run = started.remove(&task.name);
             let Some(run) = run else {
                 anyhow::bail!("task {} was not started: {:?}", task.name, decision.decision)
@@ -117,11 +140,18 @@ impl Judge<'_> {
             ensure!(change == Some(expected), "it is decided as {run}, which is for {change:?}");
         }
         ensure!(started.is_empty(), "it started {started:?} too");
-        Ok(())
+        Ok(superseded)
     }
 
-    /// Each change of each task has one run, and there are no others; their numbers have no gaps.
-    fn count(&self, sent: &[Delivery], all: &[Run], report: &mut Report) {
+    /// Each change of each task has one run, unless it was left to a newer one, and there are no others; their numbers have
+    /// no gaps.
+    fn count(
+        &self,
+        sent: &[Delivery],
+        all: &[Run],
+        superseded: &BTreeSet<Change>,
+        report: &mut Report,
+    ) {
         let mut open: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
         for run in all.iter().filter(|run| !self.requested.contains(&run.id)) {
             open.entry(change(run).unwrap_or_default()).or_default().push(run.id);
@@ -130,6 +160,7 @@ impl Judge<'_> {
             for task in self.watching(&delivery.push.branch) {
                 let change = (task.name.clone(), delivery.push.after.clone());
                 match open.remove(&change) {
+                    None if superseded.contains(&change) => {}
                     None => {
                         report.lost += 1;
                         report.fault(format!("there is no run for {change:?}"));
