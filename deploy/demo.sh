@@ -62,7 +62,7 @@ main() {
     chapter "A new base image: what is built on it is rebuilt"
     push_new_base
     wait_for_trigger hello 'Image Update' 60
-    run "$gantry" runs show "$started"
+    run "$gantry" why "$REGISTRY/hello:$started"
 
     chapter "A timer has started its task, at the full minute"
     wait_for_trigger nightly Timer 90
