@@ -49,6 +49,8 @@ points! {
     BeforeFiring = "timer.before-commit",
     /// The event of a due timer is written, but no doorbell was rung.
     Fired = "timer.fired",
+    /// A tag has other content: that is written with its event, but no doorbell was rung.
+    ImageMoved = "image.moved",
     /// The decision on an event is known but not written.
     BeforeDecision = "decision.before-commit",
     /// The first candidates of an event are decided.
@@ -75,6 +77,16 @@ points! {
     LineageWritten = "run.lineage-written",
     /// A run's outcome is written, but no doorbell was rung.
     Finished = "run.finished",
+    /// What an ended run used and made is known but not written.
+    BeforeSettle = "run.before-settle",
+    /// A wave is decided and reaches its first tasks, but is not planned.
+    WaveReached = "wave.reached",
+    /// A wave is planned, but none of its nodes was looked at.
+    WavePlanned = "wave.planned",
+    /// A node has started a run, but no doorbell was rung.
+    WaveStarted = "wave.started",
+    /// A node has ended, but those after it were not looked at.
+    WaveEnded = "wave.ended",
     /// The state of a run is in the outbox, but not sent.
     ReportQueued = "report.queued",
     /// A lost worker's run waits for another worker, but no doorbell was rung.
@@ -121,8 +133,9 @@ impl CrashPoint {
             Self::Requested => {
                 AfterCommit(|batch| creates_run(batch) && creates(batch, Kind::Event))
             }
-            Self::BeforeFiring => BeforeCommit(fires),
-            Self::Fired => AfterCommit(fires),
+            Self::BeforeFiring => BeforeCommit(|batch| observes(batch, "timer:")),
+            Self::Fired => AfterCommit(|batch| observes(batch, "timer:")),
+            Self::ImageMoved => AfterCommit(|batch| observes(batch, "image:")),
             Self::BeforeDecision => BeforeCommit(|batch| decides(batch).is_some()),
             Self::HalfDecided => {
                 AfterCommit(|batch| decides(batch).is_some_and(|it| it["is_final"] == false))
@@ -138,6 +151,15 @@ impl CrashPoint {
             Self::Tagged => BeforeCommit(|batch| puts(batch, Kind::Lineage)),
             Self::LineageWritten => AfterCommit(|batch| puts(batch, Kind::Lineage)),
             Self::Finished => AfterCommit(|batch| brings_run_to(batch, "done")),
+            Self::BeforeSettle => BeforeCommit(|batch| puts(batch, Kind::LastBuild)),
+            Self::WaveReached => {
+                AfterCommit(|batch| creates(batch, Kind::Node) && puts(batch, Kind::Decision))
+            }
+            Self::WavePlanned => AfterCommit(|batch| {
+                batch.unindex.iter().any(|(index, _)| index.as_str() == "waves/planning")
+            }),
+            Self::WaveStarted => AfterCommit(|batch| creates_run(batch) && puts(batch, Kind::Node)),
+            Self::WaveEnded => AfterCommit(|batch| deletes(batch, Kind::Node)),
             Self::ReportQueued => AfterCommit(|batch| puts(batch, Kind::Outbox)),
             Self::Lapsed => AfterCommit(|batch| {
                 runs(batch).any(|run| run["state"]["reason"]["for"] == "worker_lost")
@@ -174,8 +196,13 @@ impl FromStr for CrashPoint {
     }
 }
 
+/// Writes a record that did not exist. That alone may be a precondition of other writes, too.
 fn creates(batch: &Batch, kind: Kind) -> bool {
-    batch.expect.iter().any(|(key, expect)| key.kind == kind && *expect == Expect::Absent)
+    let is_new = |written| {
+        let mut expected = batch.expect.iter();
+        expected.any(|(key, expect)| key == written && *expect == Expect::Absent)
+    };
+    batch.put.iter().any(|(key, _)| key.kind == kind && is_new(key))
 }
 
 fn creates_run(batch: &Batch) -> bool {
@@ -215,10 +242,9 @@ fn runs(batch: &Batch) -> impl Iterator<Item = Value> {
     runs.filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
 }
 
-/// Events of timers are in the commit that moves the timers on. A saved task has timers and an event, too.
-fn fires(batch: &Batch) -> bool {
-    let of_timer = |id: &str| id.starts_with("timer:");
-    batch.put.iter().any(|(key, _)| key.kind == Kind::Event && of_timer(&key.id))
+/// Records an event whose id begins like this: gantry itself has observed it.
+fn observes(batch: &Batch, begins: &str) -> bool {
+    batch.put.iter().any(|(key, _)| key.kind == Kind::Event && key.id.starts_with(begins))
 }
 
 /// The body follows the first line of its delivery's record.

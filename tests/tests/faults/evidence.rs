@@ -7,7 +7,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::blobs::Blobs;
 use gantry_seams::logs::{self, LogId, LogPart, LogReader};
 use gantry_seams::store::Store;
-use gantry_seams::{due, outbox, runs};
+use gantry_seams::{due, outbox, registries, runs, waves};
 
 /// More objects than any round has.
 pub(crate) const MANY: usize = 1000;
@@ -72,8 +72,31 @@ pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
         ("unreported", ids(&runs::unreported(store, MANY).await?)),
         ("unsent", texts(outbox::due(store, ever, None, MANY).await?.iter().map(|due| due.run))),
     ];
+    Ok(lines(&kinds))
+}
+
+/// What a moved image may still lead to: ended runs that are not settled, undecided events, and open waves, as text.
+pub(crate) async fn unbuilt(store: &dyn Store) -> Result<Vec<String>> {
+    let ever = Timestamp::from_millis(i64::MAX);
+    // In the order in which one leads to the next, so that nothing can be missed between two reads.
+    let unsettled = runs::unsettled(store, MANY).await?;
+    let undecided = due::undecided(store, ever, MANY).await?;
+    let mut open = Vec::new();
+    for registry in registries::list(store, None, MANY).await? {
+        let waves = waves::list(store, registry.prefix, None, MANY).await?;
+        open.extend(waves.into_iter().filter(|wave| !wave.state.is_over()));
+    }
+    let kinds = [
+        ("unsettled", ids(&unsettled)),
+        ("undecided", texts(undecided.into_iter().map(|due| due.event))),
+        ("open", texts(open.into_iter().map(|wave| wave.id))),
+    ];
+    Ok(lines(&kinds))
+}
+
+fn lines(kinds: &[(&str, Vec<String>)]) -> Vec<String> {
     let open = kinds.iter().filter(|(_, which)| !which.is_empty());
-    Ok(open.map(|(what, which)| format!("{which:?} are {what}")).collect())
+    open.map(|(what, which)| format!("{which:?} are {what}")).collect()
 }
 
 fn ids(runs: &[Run]) -> Vec<String> {

@@ -404,21 +404,31 @@ pub(crate) async fn create_tasks_and_hook(
     let registry = RegistryCreate { name: REGISTRY.to_owned(), host, ..Default::default() };
     let _: Registry = client.post("registries", &registry).await?;
     for task in tasks {
-        let saved = TaskCreate {
-            name: task.name.clone(),
-            context: format!("{clone_url}#{}", task.branch),
-            dockerfile: task.hangs.then(|| "endless.Dockerfile".to_owned()),
-            images: task.images.clone(),
-            secret_build_args: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
-            source_trigger: Some(SourceTrigger::default()),
-            ..TaskCreate::default()
-        };
-        let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;
+        create_task(client, clone_url, task).await?;
     }
     let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
     let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
     let secret = hook.secret.context("a hook of GitHub has a secret")?;
     Ok(Hook { id: hook.hook.id, secret })
+}
+
+/// Creates a task.
+pub(crate) async fn create_task(
+    client: &Client,
+    clone_url: &str,
+    task: &PlannedTask,
+) -> Result<()> {
+    let saved = TaskCreate {
+        name: task.name.clone(),
+        context: format!("{clone_url}#{}", task.branch),
+        dockerfile: task.hangs.then(|| "endless.Dockerfile".to_owned()),
+        images: task.images.clone(),
+        secret_build_args: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
+        source_trigger: Some(SourceTrigger::default()),
+        ..TaskCreate::default()
+    };
+    let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;
+    Ok(())
 }
 
 /// Pushes another commit to a branch.

@@ -67,6 +67,10 @@ impl Embedded {
 
     pub(super) async fn forget(&mut self, old: Old, crashes: Crashes) -> Result<()> {
         self.old = Some(old);
+        self.restart(crashes).await
+    }
+
+    pub(super) async fn restart(&mut self, crashes: Crashes) -> Result<()> {
         self.installation.kill().await?;
         self.spawn(crashes.first().map(|(_, point)| *point))
     }

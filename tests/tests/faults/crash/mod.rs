@@ -16,7 +16,7 @@ use gantry_tests::git_server::GitServer;
 
 use self::site::Mode;
 use Part::{Ingress, Scheduler, Worker};
-use Story::{Cancel, Forget, LargePush, Push, PushToMany, Request, Upload, Wait};
+use Story::{Cancel, Forget, LargePush, Push, PushToMany, Rebuild, Request, Upload, Wait};
 
 /// The part of gantry that crashes; a separate process in the scaled mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ enum Story {
     Request,
     /// A timer that is due at the next minute.
     Wait,
+    /// A push to a task whose image another task is built on.
+    Rebuild,
     /// An upload, which is not sent again and then expires.
     Upload,
     /// A push; at the end, what it left expires.
@@ -60,7 +62,7 @@ enum Old {
 type Crashes = &'static [(Part, CrashPoint)];
 
 /// The points, with the first column of the row in ARCHITECTURE.md that describes the recovery.
-const TABLE: [(CrashPoint, &str); 28] = [
+const TABLE: [(CrashPoint, &str); 34] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
     (Accepted, "commit and answer"),
@@ -68,9 +70,11 @@ const TABLE: [(CrashPoint, &str); 28] = [
     (AcceptedUnrung, "commit and doorbell"),
     (BeforeFiring, "event and decision"),
     (Fired, "event and decision"),
+    (ImageMoved, "event and decision"),
     (BeforeDecision, "event and decision"),
     (HalfDecided, "event and decision"),
     (Created, "run created and doorbell"),
+    (WaveStarted, "run created and doorbell"),
     (Ready, "run created and doorbell"),
     (Taken, "take and anything later"),
     (Began, "take and anything later"),
@@ -81,7 +85,11 @@ const TABLE: [(CrashPoint, &str); 28] = [
     (Tagged, "take and anything later"),
     (LineageWritten, "take and anything later"),
     (Lapsed, "take and anything later"),
-    (Finished, "outcome written and doorbell"),
+    (Finished, "outcome written and doorbell; one step of a wave and the next"),
+    (BeforeSettle, "outcome written and doorbell; one step of a wave and the next"),
+    (WaveReached, "outcome written and doorbell; one step of a wave and the next"),
+    (WavePlanned, "outcome written and doorbell; one step of a wave and the next"),
+    (WaveEnded, "outcome written and doorbell; one step of a wave and the next"),
     (ReportQueued, "run moved and report, report sent and recorded; code host away"),
     (CancelAsked, "cancel asked and doorbell"),
     (SegmentPut, "worker lost, its log in the store"),
@@ -92,9 +100,20 @@ const TABLE: [(CrashPoint, &str); 28] = [
 ];
 
 /// The stories with their crashes. A run survives the loss of two workers, but not of three.
-const PLAYS: [(Story, Crashes); 14] = [
+const PLAYS: [(Story, Crashes); 15] = [
     // First, because it waits for the clock.
     (Wait, &[(Scheduler, BeforeFiring), (Scheduler, Fired)]),
+    (
+        Rebuild,
+        &[
+            (Scheduler, BeforeSettle),
+            (Scheduler, ImageMoved),
+            (Scheduler, WaveReached),
+            (Scheduler, WavePlanned),
+            (Scheduler, WaveStarted),
+            (Scheduler, WaveEnded),
+        ],
+    ),
     (
         Push,
         &[

@@ -1,6 +1,7 @@
 //! An ingress, a scheduler and a worker as separate processes, which share Redis, RabbitMQ and a folder.
 //!
-//! The process that crashes has scripted parts. Its successor and the others are `gantry` itself, except workers.
+//! The process that crashes has scripted parts. Its successor and the others are `gantry` itself, except workers, and
+//! schedulers that look at images.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ const PARTS: [Part; 3] = [Part::Ingress, Part::Scheduler, Part::Worker];
 
 pub(super) struct Scaled {
     repositories: Vec<String>,
+    looks_at_images: bool,
     settings: Vec<Setting>,
     /// The process of each part, in the parts' order.
     roles: Vec<Role>,
@@ -36,7 +38,11 @@ pub(super) struct Scaled {
 }
 
 impl Scaled {
-    pub(super) async fn start(repositories: &[String], crashes: Crashes) -> Result<Site> {
+    pub(super) async fn start(
+        repositories: &[String],
+        looks_at_images: bool,
+        crashes: Crashes,
+    ) -> Result<Site> {
         let folder = tempfile::tempdir()?;
         let (vhost, prefix) =
             (Vhost::make().await, format!("crash-{}", random_hex::<6>()?.as_str()));
@@ -65,6 +71,7 @@ impl Scaled {
         ];
         let mut scaled = Self {
             repositories: repositories.to_vec(),
+            looks_at_images,
             settings,
             roles: Vec::new(),
             started: 0,
@@ -98,13 +105,19 @@ impl Scaled {
     fn spawn(&mut self, part: Part, crashes_at: Option<CrashPoint>) -> Result<Role> {
         self.started += 1;
         let folder = self.path(&format!("process-{}", self.started));
-        let program = match (part, crashes_at) {
-            (Part::Ingress | Part::Scheduler, None) => Program {
+        let needs_registry = match part {
+            Part::Ingress => false,
+            Part::Scheduler => self.looks_at_images,
+            Part::Worker => true,
+        };
+        let program = if needs_registry || crashes_at.is_some() {
+            self.scripted(part, crashes_at)
+        } else {
+            Program {
                 path: role::gantry(),
                 arguments: vec![part.as_str().to_owned()],
                 environment: Vec::new(),
-            },
-            (Part::Worker, _) | (_, Some(_)) => self.scripted(part, crashes_at),
+            }
         };
         let mut role = Role::new(folder, program, &self.settings)?;
         role.spawn()?;
@@ -141,6 +154,10 @@ impl Scaled {
             Old::Unused => "retention.unused_uploads",
         };
         self.settings.push((setting, "\"1ms\"".to_owned()));
+        self.restart(crashes).await
+    }
+
+    pub(super) async fn restart(&mut self, crashes: Crashes) -> Result<()> {
         let scheduler = Part::Scheduler;
         self.roles[scheduler as usize].terminate().await?;
         self.roles[scheduler as usize] = self.spawn(scheduler, first_of(scheduler, crashes))?;

@@ -52,15 +52,17 @@ pub(super) enum Processes {
 }
 
 impl Site {
-    /// Starts an installation for builds of these repositories, with these crash points.
+    /// Starts an installation for builds of these repositories, with these crash points. Only if its schedulers
+    /// look at images, all of them must have the scripted registry.
     pub(super) async fn start(
         mode: Mode,
         repositories: &[String],
+        looks_at_images: bool,
         crashes: Crashes,
     ) -> Result<Self> {
         match mode {
             Mode::Embedded => Embedded::start(repositories, crashes).await,
-            Mode::Scaled => Scaled::start(repositories, crashes).await,
+            Mode::Scaled => Scaled::start(repositories, looks_at_images, crashes).await,
         }
     }
 
@@ -79,6 +81,14 @@ impl Site {
         match &mut self.processes {
             Processes::Embedded(embedded) => embedded.crashes(crashes).await,
             Processes::Scaled(scaled) => scaled.crashes(crashes).await,
+        }
+    }
+
+    /// Restarts the scheduler, or the process that it is part of, which is to crash at these points from now on.
+    pub(super) async fn restart(&mut self, crashes: Crashes) -> Result<()> {
+        match &mut self.processes {
+            Processes::Embedded(embedded) => embedded.restart(crashes).await,
+            Processes::Scaled(scaled) => scaled.restart(crashes).await,
         }
     }
 

@@ -1,5 +1,8 @@
 //! Plays a story around crashes, and checks the result once everything is quiet again.
 
+mod rebuild;
+
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -53,18 +56,23 @@ pub(super) async fn play(
     let repository = create_repository(git, &name, &tasks)?;
     let mut repositories: Vec<String> = tasks.iter().map(|task| task.repository.clone()).collect();
     repositories.push(QUICK.to_owned());
-    let forgets = matches!(story, Story::Forget(_));
-    let site = Site::start(mode, &repositories, if forgets { &[] } else { crashes }).await?;
+    let rebuilds = story == Story::Rebuild;
+    let crashes_later = rebuilds || matches!(story, Story::Forget(_));
+    let first: Crashes = if crashes_later { &[] } else { crashes };
+    let site = Site::start(mode, &repositories, rebuilds, first).await?;
     let host = Parts::Scripted.registry();
-    let hook = create_tasks_and_hook(&site.client, host, &git.url(&name), &tasks).await?;
-    let mut scene =
-        Scene { site, hook, tasks, clone_url: git.url(&name), sent: None, requested: Vec::new() };
+    // What is built on an image is saved when there is one.
+    let saved = if rebuilds { &tasks[..1] } else { &tasks[..] };
+    let hook = create_tasks_and_hook(&site.client, host, &git.url(&name), saved).await?;
+    let (clone_url, sent, requested) = (git.url(&name), Vec::new(), Vec::new());
+    let mut scene = Scene { site, hook, tasks, clone_url, sent, requested };
     scene.quiet().await?;
     match story {
         Story::Push | Story::PushToMany => scene.push_and_crash(crashes, &repository).await?,
         Story::Cancel => scene.cancel_and_crash(crashes, &repository).await?,
         Story::Request => scene.ask_and_crash(crashes).await?,
         Story::Wait => scene.wait_and_crash(crashes).await?,
+        Story::Rebuild => scene.rebuild_and_crash(crashes, &repository).await?,
         Story::Upload => {
             scene.upload_and_crash(crashes).await?;
             scene.site.forget(Old::Unused, &[]).await?;
@@ -74,7 +82,7 @@ pub(super) async fn play(
             scene.site.forget(Old::Unused, &[]).await?;
         }
         Story::Forget(old) => {
-            scene.push(&repository).await?;
+            scene.push(&repository, 0).await?;
             scene.quiet().await?;
             scene.site.forget(old, crashes).await?;
             scene.site.crashes(crashes).await?;
@@ -90,6 +98,7 @@ pub(super) async fn play(
             scene.judge().await
         }
         Story::Wait => scene.fired_once().await,
+        Story::Rebuild => scene.rebuilt_once().await,
         Story::Push | Story::PushToMany | Story::Cancel | Story::Request => scene.judge().await,
     }
 }
@@ -116,6 +125,7 @@ impl Story {
                 vec![PlannedTask::new(&Parts::Scripted, name, false, true)]
             }
             Self::Request | Self::Upload | Self::Wait => vec![task("b0-0", false)],
+            Self::Rebuild => vec![task(rebuild::BASE, true), task(rebuild::WEB, true)],
         }
     }
 }
@@ -148,22 +158,25 @@ struct Scene {
     hook: Hook,
     tasks: Vec<PlannedTask>,
     clone_url: String,
-    sent: Option<Delivery>,
+    sent: Vec<Delivery>,
+    /// Runs that no push has started.
     requested: Vec<RunId>,
 }
 
 impl Scene {
-    async fn push(&mut self, repository: &Mutex<TestRepository>) -> Result<()> {
-        let mut delivery = self.delivery(repository)?;
+    /// Pushes to the branch of a task.
+    async fn push(&mut self, repository: &Mutex<TestRepository>, task: usize) -> Result<()> {
+        let mut delivery = self.delivery(repository, task)?;
         delivery.send(&self.site.client, &self.hook).await?;
-        self.sent = Some(delivery);
+        self.sent.push(delivery);
         Ok(())
     }
 
-    /// A push that moves the first branch.
-    fn delivery(&self, repository: &Mutex<TestRepository>) -> Result<Delivery> {
-        let moved = move_branch(repository, &self.tasks[0].branch)?;
-        Ok(Delivery::new("delivery-1".to_owned(), &self.clone_url, moved))
+    /// A push that moves the branch of a task.
+    fn delivery(&self, repository: &Mutex<TestRepository>, task: usize) -> Result<Delivery> {
+        let moved = move_branch(repository, &self.tasks[task].branch)?;
+        let id = format!("delivery-{}", self.sent.len() + 1);
+        Ok(Delivery::new(id, &self.clone_url, moved))
     }
 
     async fn push_and_crash(
@@ -171,11 +184,11 @@ impl Scene {
         crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
-        let mut delivery = self.delivery(repository)?;
+        let mut delivery = self.delivery(repository, 0)?;
         let client = self.site.client.clone();
         let sending = delivery.send(&client, &self.hook);
         both(sending, self.site.crashes(crashes)).await?;
-        self.sent = Some(delivery);
+        self.sent.push(delivery);
         Ok(())
     }
 
@@ -184,7 +197,7 @@ impl Scene {
         crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
-        let mut delivery = self.delivery(repository)?.padded(LARGE);
+        let mut delivery = self.delivery(repository, 0)?.padded(LARGE);
         let answer = delivery.ask(&self.site.client, &self.hook).await?;
         ensure!(answer.is_none(), "it was answered: {answer:?}");
         ensure!(!self.objects("deliveries").await?.is_empty(), "it is not in the object store");
@@ -196,7 +209,7 @@ impl Scene {
         crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
-        self.push(repository).await?;
+        self.push(repository, 0).await?;
         let store = self.site.store.as_ref();
         quiet("build", QUIET_WITHIN, || async {
             let leased = runs::leased(store, 1).await?;
@@ -269,7 +282,7 @@ impl Scene {
     /// Waits until everything is done, then sends everything again, and checks that nothing changes.
     async fn come_to_rest(&mut self) -> Result<()> {
         self.quiet().await?;
-        if let Some(delivery) = &mut self.sent {
+        for delivery in &mut self.sent {
             delivery.repeat(&self.site.client, &self.hook).await?;
         }
         self.quiet().await
@@ -288,15 +301,20 @@ impl Scene {
             blobs: &self.site.blobs,
         };
         let mut report = Report::new(0, "crash");
-        judge.judge(&self.hook, self.sent.as_slice(), &mut report).await?;
-        for run in runs::list(judge.store, &RunFilter::default(), None, MANY).await? {
+        judge.judge(&self.hook, &self.sent, &mut report).await?;
+        let mut runs = runs::list(judge.store, &RunFilter::default(), None, MANY).await?;
+        runs.sort_by_key(|run| run.id.number());
+        let mut newest = BTreeMap::new();
+        for run in &runs {
             let outputs = run.state.done().and_then(|done| done.outcome.product());
             for output in outputs.into_iter().flat_map(|product| &product.outputs) {
-                let (tag, made) = (self.site.tag(&output.image), output.digest.to_string());
-                if tag.as_ref() != Some(&made) {
-                    report
-                        .fault(format!("{} is {tag:?}, and {} made {made}", output.image, run.id));
-                }
+                newest.insert(&output.image, (run.id, output.digest.to_string()));
+            }
+        }
+        for (image, (run, made)) in newest {
+            let tag = self.site.tag(image);
+            if tag.as_ref() != Some(&made) {
+                report.fault(format!("{image} is {tag:?}, and {run} made {made}"));
             }
         }
         if report.has_faults() { bail!("{}", report.wrong().join("\n  ")) } else { Ok(()) }
