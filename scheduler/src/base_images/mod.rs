@@ -110,10 +110,8 @@ impl Registries {
 
     /// Which watch tells a registry of gantry what a tag has: its own, if it has credentials for the tag's registry.
     fn watched(&self, prefix: RunPrefix, image: &ImageReference) -> Watched {
-        let has_access =
-            |registry: &&Registry| registry.host == *image.host() && registry.credentials.is_some();
-        let own = self.find(prefix).filter(has_access);
-        Watched { image: image.clone(), by: own.map(|registry| registry.prefix) }
+        let anonymous = || Watched { image: image.clone(), by: None };
+        self.find(prefix).map_or_else(anonymous, |registry| registry.watch_of(image))
     }
 }
 

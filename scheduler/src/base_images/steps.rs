@@ -313,7 +313,7 @@ impl BaseImages {
             seen.wave(wave);
             return Ok(Step::Leave(seen));
         }
-        let start = self.start(node, uses, current, moved, waves).await?;
+        let start = self.start(uses, current, moved, waves).await?;
         Ok(start.map_or(Step::Gone, |start| Step::Start(Box::new(start))))
     }
 
@@ -383,7 +383,6 @@ impl BaseImages {
 
     async fn start(
         &self,
-        node: &Versioned<Node>,
         uses: Uses,
         current: Current,
         moved: Vec<MovedBase>,
@@ -393,7 +392,6 @@ impl BaseImages {
         let Some(wave) = waves.iter().find(live).or(waves.first()) else { return Ok(None) };
         let head = self.head(&uses.task).await?;
         let bases = bases::pins(&uses.needed, &current);
-        let _ = node;
         let build = WaveBuild {
             wave: wave.value.id,
             event: wave.value.cause.event.clone(),

@@ -14,7 +14,7 @@ use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::wave::{NodeTask, Wave, WaveCause, WaveState};
 use gantry_seams::decisions::{Decided, Undecided};
-use gantry_seams::image_users::{self, User, Which};
+use gantry_seams::image_users::{self, Which};
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::waves::{self, Reached, TASKS_A_COMMIT};
 use gantry_seams::{
@@ -126,7 +126,7 @@ impl Decider {
         for user in &users {
             let id = TaskId { registry: event.registry.clone(), name: user.task.clone() };
             let of = NodeTask { prefix: event.prefix, task: id, created: user.created };
-            let rule = self.rule_for(&of, user, moved, fact.as_ref()).await?;
+            let rule = self.rule_for(&of, moved, fact.as_ref()).await?;
             let rule = rule.or_else(|| dropped.clone());
             judged.push((of, rule));
         }
@@ -177,7 +177,6 @@ impl Decider {
     async fn rule_for(
         &self,
         of: &NodeTask,
-        user: &User,
         moved: &ImageMoved,
         fact: Option<&Fact<ImageVersion>>,
     ) -> Result<Option<Rule>, StoreError> {
@@ -190,7 +189,7 @@ impl Decider {
         if task.status == Status::Disabled {
             return Ok(Some(Rule::TaskDisabled));
         }
-        if let Err(rule) = self.counts(&task, user, moved).await? {
+        if let Err(rule) = self.counts(&task, moved).await? {
             return Ok(Some(rule));
         }
         let last = last_builds::find(store, of).await?;
@@ -217,7 +216,6 @@ impl Decider {
     async fn counts(
         &self,
         task: &Task,
-        user: &User,
         moved: &ImageMoved,
     ) -> Result<Result<(), Rule>, StoreError> {
         let Some(trigger) = &task.base_image_trigger else { return Ok(Err(Rule::BaseImagesOff)) };
@@ -226,10 +224,9 @@ impl Decider {
         let is_it = |it: &&NeededImage| it.image.unpinned().as_ref() == Some(&moved.image);
         let own = needed.iter().filter(is_it);
         let role = own.min_by_key(|it| it.role).cloned();
-        let Some(mut needed) = role else {
+        let Some(needed) = role else {
             return Ok(Err(Rule::NoUser { image: moved.image.clone() }));
         };
-        needed.role = needed.role.min(user.role);
         Ok(trigger.counts(&needed))
     }
 
