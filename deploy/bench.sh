@@ -13,4 +13,6 @@ source "$root/deploy/lib/parts.sh"
 cd "$root"
 deploy/bootstrap.sh install bench
 with_test_parts "$root/.test"
+# The client that users have, for what is measured with it.
+cargo build --profile bench --package gantry
 cargo bench --workspace --bench speed -- "$@"

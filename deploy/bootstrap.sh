@@ -12,6 +12,8 @@ source "$here/lib/process.sh"
 source "$here/lib/install.sh"
 # shellcheck source=deploy/lib/debian13.sh
 source "$here/lib/debian13.sh"
+# shellcheck source=deploy/lib/emulation.sh
+source "$here/lib/emulation.sh"
 # shellcheck source=deploy/lib/engine.sh
 source "$here/lib/engine.sh"
 # shellcheck source=deploy/lib/registry.sh
@@ -32,6 +34,7 @@ usage() {
 usage: deploy/bootstrap.sh COMMAND
 
   install demo|test|bench      installs missing packages with apt
+                               test: also lets this machine execute programs for arm64
   install servers              unpacks Debian 13's Redis and RabbitMQ, without installing them
 
   engine start --state DIR     uses a running engine, or starts dockerd
@@ -48,6 +51,8 @@ usage: deploy/bootstrap.sh COMMAND
   base-image --registry HOST --name NAME:TAG [--user USER:PASSWORD]
                                builds an image with the static busybox and pushes it
                                prints BASE_IMAGE=HOST/NAME:TAG@DIGEST
+
+  arm64-busybox                prints GANTRY_TEST_ARM64_BUSYBOX=PROGRAM, a static busybox for arm64
 
   git-server start --state DIR [--port N] [--user USER:PASSWORD]
                                serves the bare repositories in DIR/git/repositories
@@ -119,6 +124,7 @@ main() {
             install_for "$2"
             [[ $2 != test ]] || s3_install
             [[ $2 != test ]] || debian13_install_engine
+            [[ $2 != test ]] || emulation_install
             ;;
         "install servers")
             install_for test
@@ -129,6 +135,9 @@ main() {
             state_folder
             local verb="${command//[- ]/_}"
             "$verb"
+            ;;
+        "arm64-busybox ")
+            printf 'GANTRY_TEST_ARM64_BUSYBOX=%s\n' "$(emulation_busybox)"
             ;;
         "base-image "*)
             options "${@:2}"

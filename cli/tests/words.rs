@@ -176,7 +176,7 @@ gantry build --tag web:1 app
 gantry build -t web:1 --timeout soon app
 gantry build -t web:1 --timeout -1 app
 gantry build -t web:1 --timeout 0 app
-gantry build -t web:1 --platform windows app
+gantry build -t web:1 --platform plan9 app
 gantry build -t web:1 --target a=b app
 gantry build -t Web:1 app
 gantry build -t '' app
@@ -184,7 +184,7 @@ gantry build -t web: app
 gantry build -t web:{{.Run.Comit}} app
 gantry build -t web:{{.Run.Commit}} app
 gantry build -t a.example:99999/web:1 app
-gantry build -t Web:1 --timeout 0 --platform windows app
+gantry build -t Web:1 --timeout 0 --platform plan9 app
 gantry build -r gone -t web:1 app
 gantry build -t web:1 gone
 gantry build -t web:1 app/Dockerfile
@@ -199,7 +199,6 @@ gantry build -t web:1 git@github.com:octo/web.git
 gantry build -t web:1 ssh://git@github.com/octo/web.git
 gantry build -t web:1 ftp://git.example/a.tar.gz
 gantry build -t web:1 https://octo:hunter2@git.example/a.git
-gantry build -t web:1 https://git.example/a.git#4f2a91c
 gantry build -t web:1 https://git.example/a.git#a..b
 gantry build -t web:1 https://git.example/a.git#main:../b
 gantry build -t web:1 -f /Dockerfile https://git.example/a.git

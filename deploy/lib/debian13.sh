@@ -20,7 +20,7 @@ debian13_install_servers() {
         redis-server rabbitmq-server dash coreutils findutils grep mawk sed util-linux
 }
 
-# Fetches packages with apt-get and these arguments, once. The folder gets its name when it is complete.
+# Fetches packages with apt-get and these arguments, once, for this machine or for debian13_architecture. The folder gets its name when it is complete.
 debian13_unpack() {
     local home made package
     home=$(debian13_home "$1")
@@ -52,6 +52,8 @@ debian13_fetch() {
         -o "Dir::Cache=$folder" -o "Dir::Cache::archives=$folder/archives"
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User=root
     )
+    [[ -z ${debian13_architecture-} ]] ||
+        options+=(-o "APT::Architecture=$debian13_architecture" -o "APT::Architectures=$debian13_architecture")
     apt_get "${options[@]}" update || return
     # `download` writes into the current folder.
     (cd "$folder/archives" && apt_get "${options[@]}" "${@:2}")

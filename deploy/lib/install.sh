@@ -41,6 +41,7 @@ missing_packages() {
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv
     [[ $1 != test ]] || has runc || printf '%s\n' runc
+    [[ $1 != test ]] || [[ -e /usr/lib/binfmt.d/qemu-aarch64.conf ]] || printf '%s\n' qemu-user-static
     [[ $1 != test ]] || has iptables || printf '%s\n' iptables
     [[ $1 != test ]] || [[ -e /usr/share/keyrings/debian-archive-trixie-stable.gpg ]] || printf '%s\n' debian-archive-keyring
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook

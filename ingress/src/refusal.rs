@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use gantry_domain::InvalidText;
-use gantry_domain::id::{RegistryName, RunId};
+use gantry_domain::id::{RegistryName, RunId, UploadId};
 use gantry_domain::token::Scope;
 use gantry_ops::secret::SecretError;
 use gantry_seams::blobs::BlobError;
@@ -65,6 +65,11 @@ impl Refusal {
     /// Also the answer if the caller may not see the registry.
     pub(crate) fn no_registry(name: &RegistryName) -> Self {
         Self::NotFound { what: "registry", name: name.to_string() }
+    }
+
+    /// Also the answer if the upload is another's.
+    pub(crate) fn no_upload(id: &UploadId) -> Self {
+        Self::NotFound { what: "upload", name: id.to_string() }
     }
 
     pub(crate) fn invalid(target: &str, message: impl Into<String>) -> Self {

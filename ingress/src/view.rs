@@ -5,11 +5,13 @@ use std::time::Duration;
 use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::base_trigger::BaseImageTrigger;
+use gantry_domain::decide::forecast::Forecast;
 use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{Command, EventKind};
 use gantry_domain::id::RunId;
 use gantry_domain::lineage::{self, BaseRole};
+use gantry_domain::login;
 use gantry_domain::mapping::{MappedProof, MappedPush, Mapping, SignatureHeader};
 use gantry_domain::pattern::Patterns;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
@@ -31,6 +33,7 @@ use gantry_seams::provisioning::{self, Provisioned};
 use gantry_seams::uploads;
 use serde::Serialize;
 
+use crate::usecase::circles::Circle;
 use crate::usecase::runs::waits_for;
 use crate::usecase::simulation::Simulated;
 use crate::usecase::tasks::{Surroundings, TaskWebhook};
@@ -70,7 +73,8 @@ pub(crate) fn registry(registry: &registry::Registry) -> types::Registry {
         name: registry.name.to_string(),
         host: registry.host.to_string(),
         run_prefix: registry.prefix.to_string(),
-        username: registry.credentials.as_ref().map(|credentials| credentials.username.clone()),
+        username: registry.given_credentials().map(|given| given.username.clone()),
+        credential_helper: registry.credentials == Some(registry::RegistryCredentials::Helper),
         run_limit: registry.run_limit.get(),
         created: time(registry.created),
     }
@@ -101,6 +105,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         revision: task.revision,
         status: status_word(task.status).to_owned(),
         context: recipe.source.to_string(),
+        submodules: recipe.source.has_submodules(),
         task_file: file.map(task_file),
         dockerfile: build.map(|build| build.dockerfile.to_string()),
         images: build.map_or_else(Vec::new, |build| texts(&build.images)),
@@ -114,22 +119,37 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
             .flat_map(|build| build.secret_build_args.keys())
             .map(ToString::to_string)
             .collect(),
+        credentials: recipe.logins.iter().map(|(host, it)| (host.to_string(), login(it))).collect(),
         target: build.and_then(|build| build.target.as_ref()).map(ToString::to_string),
-        platform: recipe.platform.to_string(),
+        platform: recipe.platforms.to_string(),
         timeout: recipe.timeout.into(),
         push: build.is_some_and(|build| build.push),
         no_cache: build.is_some_and(|build| build.no_cache),
         source_trigger: task.source_trigger.as_ref().map(source_trigger),
         base_image_trigger: task.base_image_trigger.as_ref().map(base_image_trigger),
+        base_image_follow: texts(recipe.follows.as_slice()),
         timers: task.timers.as_slice().iter().map(timer).collect(),
         has_git_token: task.git_token.is_some(),
         report_status: task.reports,
         has_api_token: task.api_token.is_some(),
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),
+        concurrency_group: task.concurrency_group.as_ref().map(ToString::to_string),
         webhook: None,
         created: time(task.created),
         updated: time(task.updated),
     }
+}
+
+fn login(login: &login::Login) -> types::Login {
+    let (username, username_secret) = match &login.username {
+        login::Username::Text(username) => (Some(username.clone()), None),
+        login::Username::Secret(source) => (None, Some(source.to_string())),
+    };
+    let password_secret = match &login.password {
+        login::Password::Sealed(_) => None,
+        login::Password::Secret(source) => Some(source.to_string()),
+    };
+    types::Login { username, username_secret, password_secret }
 }
 
 /// A task with its webhook, and when its timers are due next.
@@ -337,7 +357,7 @@ fn base_image_trigger(trigger: &BaseImageTrigger) -> types::BaseImageTrigger {
 }
 
 /// The images that a task needs.
-pub(crate) fn task_images(images: &TaskImages) -> types::TaskImages {
+pub(crate) fn task_images(images: &TaskImages, circle: Option<&Circle>) -> types::TaskImages {
     let read = images.read.as_ref();
     let needed = read.map(|read| &read.needed);
     let image = |needed: &NeededImage| types::NeededImage {
@@ -361,6 +381,7 @@ pub(crate) fn task_images(images: &TaskImages) -> types::TaskImages {
         images: needed.map_or_else(Vec::new, |it| it.images().iter().map(image).collect()),
         unread: needed.map_or_else(Vec::new, |it| it.unread().iter().map(unread).collect()),
         is_cut: needed.is_some_and(NeededImages::is_cut),
+        circle: circle.map_or_else(Vec::new, |it| it.names().map(ToString::to_string).collect()),
         failed: images.failed.as_ref().map(|failed| types::FailedScan {
             revision: failed.reading.revision,
             run: shown(failed.reading.run),
@@ -457,6 +478,14 @@ pub(crate) fn steps(run: &run::Run, steps: &Steps) -> Vec<types::Step> {
     steps.iter().map(view).collect()
 }
 
+pub(crate) fn queue_place(forecast: Forecast) -> types::QueuePlace {
+    types::QueuePlace {
+        place: forecast.place,
+        estimated_start: forecast.start.ok().map(time),
+        no_estimate: forecast.start.err().map(|why| why.to_string()),
+    }
+}
+
 pub(crate) fn run(run: &run::Run) -> types::Run {
     let (build, file) = work(&run.recipe.work);
     let done = run.state.done();
@@ -472,7 +501,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         registry: run.registry.to_string(),
         task: run.task.as_ref().map(|task| task.name.to_string()),
         task_revision: run.task.as_ref().map(|task| task.revision),
-        platform: run.recipe.platform.to_string(),
+        platform: run.recipe.platforms.to_string(),
         trigger: run.cause.trigger().to_owned(),
         cause: run.cause.to_string(),
         event: run.cause.event().to_string(),
@@ -489,6 +518,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         finished: finished.map(time),
         duration_ms: started.zip(finished).map(|(from, to)| millis(from, to)),
         waits_for: waits_for(run),
+        queue: None,
         images: product.map_or_else(Vec::new, |product| outputs(&product.outputs)),
         superseded: product.map_or_else(Vec::new, |product| {
             let superseded = product.superseded.iter();
@@ -574,8 +604,17 @@ fn outputs(outputs: &[lineage::OutputImage]) -> Vec<types::OutputImage> {
         .map(|output| types::OutputImage {
             image: output.image.to_string(),
             digest: output.digest.to_string(),
+            children: children(&output.children),
         })
         .collect()
+}
+
+fn children(children: &[lineage::ChildImage]) -> Vec<types::ChildImage> {
+    let child = |child: &lineage::ChildImage| types::ChildImage {
+        platform: child.platform.to_string(),
+        digest: child.digest.to_string(),
+    };
+    children.iter().map(child).collect()
 }
 
 fn bases(bases: &[lineage::BaseImage]) -> Vec<types::BaseImage> {
@@ -589,6 +628,8 @@ fn bases(bases: &[lineage::BaseImage]) -> Vec<types::BaseImage> {
                 BaseRole::Buildtime => "buildtime",
             }
             .to_owned(),
+            policy: base.follows.as_ref().map(|followed| followed.policy.to_string()),
+            tag: base.follows.as_ref().map(|followed| followed.tag.to_string()),
         })
         .collect()
 }
@@ -597,7 +638,8 @@ pub(crate) fn lineage(lineage: &lineage::Lineage) -> types::Lineage {
     types::Lineage {
         digest: lineage.digest.to_string(),
         images: texts(&lineage.images),
-        platform: lineage.platform.to_string(),
+        platform: lineage.platforms.to_string(),
+        children: children(&lineage.children),
         bases: bases(&lineage.bases),
         run: lineage.run.to_string(),
         registry: lineage.registry.to_string(),

@@ -1,52 +1,131 @@
-//! Moves waiting runs to ready within the limits of their registry and task. A run that keeps waiting records why.
+//! Moves waiting runs to ready, in their order and within their limits. A run that reaches a limit records which.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use gantry_domain::id::{RunPrefix, TaskId};
+use gantry_domain::decide::order::{Class, Turns};
+use gantry_domain::id::{GroupName, PoolName, RunPrefix, TaskId};
+use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{Run, RunState, WaitReason};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::worker::Workforce;
 use gantry_ops::metrics::{self, Repair};
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::CodeHost;
 use gantry_seams::queue::JobQueues;
-use gantry_seams::runs::Limits;
+use gantry_seams::runs::{Limits, Round, TurnsOf};
 use gantry_seams::store::{SharedStore, Store, StoreError};
-use gantry_seams::{registries, runs, tasks};
+use gantry_seams::{registries, runs, tasks, workers};
 
-use crate::secrets::VaultReads;
+use crate::logins::Logins;
 use crate::sweeper::MISSED_AFTER;
 
+mod pool;
 mod readying;
 
+use pool::PoolTick;
 use readying::Admitted;
 
-/// How many waiting runs of a registry are read at once.
-const PAGE: usize = 64;
+/// How many runs of a class are ready at once in a pool without workers, which shows that it has none.
+const READY_WITHOUT_WORKERS: usize = 16;
 
-/// How many waiting runs one tick reads after the first page of each registry. A later tick reaches those behind them.
-const MOST: usize = 4096;
+/// How many ready runs of a pool are read.
+const READY: usize = 1024;
 
-/// The next page of a registry's waiting runs.
-struct NextPage {
-    registry: RunPrefix,
-    after: Run,
-}
+/// How many waiting runs of a lane are read at once.
+const PAGE: usize = 16;
+
+/// How many pages one tick reads. A later tick goes on after the lanes that were served last.
+const PAGES: usize = 1024;
 
 /// The state of one tick. Most waiting runs share a registry and a task, so those are read once per tick.
-#[derive(Default)]
 struct Look {
     now: Timestamp,
+    workforce: Workforce,
     admitted: usize,
+    pages_left: usize,
+    /// How many runs of each class may still become ready in a pool. As many as there are slots may be ready: then no slot
+    /// stays empty, and the runs that become ready next are still to be chosen when a slot is free.
+    rooms: BTreeMap<PoolName, BTreeMap<Class, usize>>,
     registries: BTreeMap<RunPrefix, Option<Registry>>,
     task_limits: BTreeMap<TaskId, Option<u32>>,
     full_registries: BTreeMap<RunPrefix, WaitReason>,
     full_tasks: BTreeMap<TaskId, WaitReason>,
+    full_groups: BTreeMap<(RunPrefix, GroupName), WaitReason>,
+    /// Those that have changed are stored at the end.
+    turns: BTreeMap<TurnsOf, Turns>,
+    changed_turns: BTreeSet<TurnsOf>,
 }
 
 impl Look {
+    async fn begin(store: &dyn Store) -> Result<Self, StoreError> {
+        let workforce = workers::workforce(store).await?;
+        Ok(Self {
+            now: workforce.now,
+            workforce,
+            admitted: 0,
+            pages_left: PAGES,
+            rooms: BTreeMap::new(),
+            registries: BTreeMap::new(),
+            task_limits: BTreeMap::new(),
+            full_registries: BTreeMap::new(),
+            full_tasks: BTreeMap::new(),
+            full_groups: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            changed_turns: BTreeSet::new(),
+        })
+    }
+
+    /// The pools that runs wait for, under the pools that they go to now: those of a platform without workers go to a pool
+    /// that emulates it.
+    async fn pools(
+        &self,
+        store: &dyn Store,
+    ) -> Result<BTreeMap<PoolName, Vec<PoolName>>, StoreError> {
+        let mut pools: BTreeMap<PoolName, Vec<PoolName>> = BTreeMap::new();
+        let mut round = Round::of_pools();
+        while let Some(name) = round.next(store).await? {
+            // A malformed name in the index names no pool.
+            let Ok(waited_for) = name.parse::<PoolName>() else { continue };
+            let platform = Platform::of_pool(&waited_for);
+            let pool = platform.map(|platform| self.workforce.pool_for(&platform.into()));
+            pools.entry(pool.unwrap_or_else(|| waited_for.clone())).or_default().push(waited_for);
+        }
+        Ok(pools)
+    }
+
+    /// Reads how many runs of each class may still become ready in a pool.
+    async fn read_room(&mut self, store: &dyn Store, pool: &PoolName) -> Result<(), StoreError> {
+        if self.rooms.contains_key(pool) {
+            return Ok(());
+        }
+        let slots = match self.workforce.slots(pool) {
+            0 => READY_WITHOUT_WORKERS,
+            slots => slots as usize,
+        };
+        let mut room: BTreeMap<Class, usize> =
+            Class::ALL.iter().map(|class| (*class, slots)).collect();
+        for ready in runs::ready_in(store, pool, READY).await? {
+            let left = room.entry(ready.class()).or_default();
+            *left = left.saturating_sub(1);
+        }
+        self.rooms.insert(pool.clone(), room);
+        Ok(())
+    }
+
+    fn has_room(&self, pool: &PoolName, class: Class) -> bool {
+        let room = self.rooms.get(pool).and_then(|room| room.get(&class));
+        room.is_some_and(|room| *room > 0)
+    }
+
+    fn take_room(&mut self, pool: &PoolName, class: Class) {
+        if let Some(room) = self.rooms.get_mut(pool).and_then(|room| room.get_mut(&class)) {
+            *room = room.saturating_sub(1);
+        }
+    }
+
     async fn registry(
         &mut self,
         store: &dyn Store,
@@ -78,19 +157,51 @@ impl Look {
         Ok(Limits { registry, task })
     }
 
+    async fn turns(&mut self, store: &dyn Store, of: &TurnsOf) -> Result<&Turns, StoreError> {
+        if !self.turns.contains_key(of) {
+            self.turns.insert(of.clone(), runs::find_turns(store, of).await?);
+        }
+        Ok(self.turns.entry(of.clone()).or_default())
+    }
+
+    fn change_turns(&mut self, of: TurnsOf, change: impl FnOnce(&mut Turns)) {
+        change(self.turns.entry(of.clone()).or_default());
+        self.changed_turns.insert(of);
+    }
+
+    /// Turns are only fair, so it is enough to store them once.
+    async fn end(self, store: &dyn Store) -> Result<usize, StoreError> {
+        for of in &self.changed_turns {
+            let turns = self.turns.get(of).cloned().unwrap_or_default();
+            runs::record_turns(store, of, &turns).await?;
+        }
+        Ok(self.admitted)
+    }
+
     fn full(&self, run: &Run, task: Option<&TaskId>) -> Option<WaitReason> {
         if run.is_hidden() {
             return None;
         }
-        let registry = self.full_registries.get(&run.id.prefix());
-        registry.or_else(|| self.full_tasks.get(task?)).cloned()
+        let prefix = run.id.prefix();
+        let task = || self.full_tasks.get(task?);
+        let group = || self.full_groups.get(&(prefix, run.concurrency_group.clone()?));
+        self.full_registries.get(&prefix).or_else(task).or_else(group).cloned()
     }
 
     fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: WaitReason) {
-        if matches!(reason, WaitReason::RegistryLimit { .. }) {
-            self.full_registries.insert(run.id.prefix(), reason);
-        } else if let (WaitReason::TaskLimit { .. }, Some(task)) = (&reason, task) {
-            self.full_tasks.insert(task, reason);
+        let prefix = run.id.prefix();
+        match (&reason, task) {
+            (WaitReason::RegistryLimit { .. }, _) => {
+                self.full_registries.insert(prefix, reason);
+            }
+            (WaitReason::TaskLimit { .. }, Some(task)) => {
+                self.full_tasks.insert(task, reason);
+            }
+            (WaitReason::Group { group, .. }, _) => {
+                self.full_groups.insert((prefix, group.clone()), reason);
+            }
+            // Other runs of its registry and task may become ready.
+            _ => {}
         }
     }
 }
@@ -102,7 +213,8 @@ pub(crate) struct Admitter {
     pub(crate) jobs: Arc<dyn JobQueues>,
     /// Opens the secrets that a run needs and seals them for its pool.
     pub(crate) keyring: Arc<Keyring>,
-    pub(crate) vaults: Arc<VaultReads>,
+    /// Reads what is not in the run's record.
+    pub(crate) logins: Logins,
     /// Gives the tokens of the operator's App.
     pub(crate) code_host: Arc<dyn CodeHost>,
 }
@@ -111,82 +223,51 @@ impl Admitter {
     /// Like [`Admitter::tick`], but also waits for the vaults and code hosts that are asked.
     pub(crate) async fn tick_and_settle(&self) -> Result<usize, StoreError> {
         let admitted = self.tick().await?;
-        Ok(admitted + usize::from(self.vaults.settled().await))
+        Ok(admitted + usize::from(self.logins.vaults.settled().await))
     }
 
-    /// Admits waiting runs: one page of each registry in turn, so that a registry does not wait for the many runs of
-    /// another. Returns how many became ready.
+    /// Makes the best waiting runs ready, as many in each pool as its workers will take next. Returns how many became
+    /// ready.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
-        let mut look = Look { now: store.now().await?, ..Look::default() };
-        let mut pages = VecDeque::new();
-        let mut last = None;
-        while let Some(registry) = runs::next_waiting_registry(store, last).await? {
-            pages.extend(self.admit_page(registry, None, &mut look).await?);
-            last = Some(registry);
+        let mut look = Look::begin(store).await?;
+        for (pool, waited_for) in look.pools(store).await? {
+            PoolTick::begin(self, &pool, &waited_for, &mut look).await?.fill().await?;
         }
-        for _ in 0..MOST / PAGE {
-            let Some(page) = pages.pop_front() else { break };
-            pages.extend(self.admit_page(page.registry, Some(&page.after), &mut look).await?);
-        }
-        Ok(look.admitted)
+        look.end(store).await
     }
 
-    /// Admits from one page of a registry. Returns the next page if there may be one.
-    async fn admit_page(
+    async fn admit(
         &self,
-        registry: RunPrefix,
-        after: Option<&Run>,
+        run: &Run,
+        pool: &PoolName,
         look: &mut Look,
-    ) -> Result<Option<NextPage>, StoreError> {
-        let page = runs::waiting_in(self.store.as_ref(), registry, after, PAGE).await?;
-        let is_full = page.len() == PAGE;
-        let now = look.now;
-        let is_asked_for = |run: &&Run| self.vaults.has(run.id);
-        for run in page.iter().filter(|run| is_due(run, now) && !is_asked_for(run)) {
-            match self.admit(run, look).await {
-                Ok(true) => {
-                    look.admitted += 1;
-                    let was_missed = was_missed(run, now);
-                    metrics::repaired(Repair::RunAdmitted, usize::from(was_missed));
-                }
-                Ok(false) => {}
-                // Its registry or task does not decode. Only this run waits for that.
-                Err(StoreError::Undecodable { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let last = page.into_iter().last().filter(|_| is_full);
-        Ok(last.map(|after| NextPage { registry, after }))
-    }
-
-    async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {
+    ) -> Result<Admitted, StoreError> {
         let (store, task) = (self.store.as_ref(), run.task_id());
         if let Some(reason) = look.full(run, task.as_ref()) {
-            self.hold(run, reason).await?;
-            return Ok(false);
+            self.hold(run, reason.clone()).await?;
+            return Ok(Admitted::Full(reason));
         }
         if !run.is_signed(self.keyring.as_ref()) {
-            self.refuse(run).await?;
-            return Ok(false);
+            return self.refuse(run).await;
         }
         let Some(registry) = look.registry(store, run).await? else {
-            let message = format!("registry {} was deleted", run.registry);
-            self.give_up(run, message).await?;
-            return Ok(false);
+            return self.give_up(run, format!("registry {} was deleted", run.registry)).await;
         };
         let limits = look.limits(store, &registry, task.as_ref()).await?;
-        match self.make_ready(run, registry, limits).await? {
-            Admitted::Ready => Ok(true),
-            Admitted::Waits | Admitted::Ended => Ok(false),
-            Admitted::Full(reason) => {
-                look.remember(run, task, reason);
-                Ok(false)
+        let admitted = self.make_ready(run, pool, registry, limits).await?;
+        match &admitted {
+            Admitted::Ready => {
+                look.admitted += 1;
+                metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, look.now)));
             }
+            Admitted::Full(reason) => look.remember(run, task, reason.clone()),
+            Admitted::Asked | Admitted::Waits | Admitted::Ended => {}
         }
+        Ok(admitted)
     }
 }
 
@@ -194,9 +275,4 @@ impl Admitter {
 /// count.
 fn was_missed(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Waiting { reason: WaitReason::Admission, since } if now.since(*since) > MISSED_AFTER)
-}
-
-/// Whether the run is waiting and its pause is over. A forged index entry may name a run that is not waiting.
-fn is_due(run: &Run, now: Timestamp) -> bool {
-    matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_none_or(|until| until <= now))
 }

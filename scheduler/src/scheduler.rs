@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::{CodeHost, ProviderApi};
+use gantry_remote::credential_helper::CredentialHelpers;
 use gantry_remote::image_registry::ImageRegistry;
 use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
@@ -18,6 +19,7 @@ use crate::base_images::{BaseImageSettings, BaseImages, ImageLooks};
 use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
+use crate::logins::Logins;
 use crate::notifier::{Notifier, Posts};
 use crate::outbox::{Outbox, Sends};
 use crate::provisioner::{Provisioner, Provisions};
@@ -70,6 +72,8 @@ pub struct Scheduler {
     pub image_looks: Arc<ImageLooks>,
     /// The vaults that secrets are read from when their runs are admitted.
     pub vaults: Arc<VaultReads>,
+    /// The programs that give the credentials of registries.
+    pub helpers: Arc<CredentialHelpers>,
     /// Its settings.
     pub settings: SchedulerSettings,
 }
@@ -178,6 +182,7 @@ impl Scheduler {
             events: Arc::clone(&self.queues.events),
             runs_moved: Arc::clone(&self.queues.runs),
             keyring: Arc::clone(&self.keyring),
+            logins: self.logins(),
             images: Arc::clone(&self.images),
             looks: Arc::clone(&self.image_looks),
             settings: self.settings.base_images.clone(),
@@ -237,8 +242,17 @@ impl Scheduler {
             store: Arc::clone(&self.store),
             jobs: Arc::clone(&self.queues.jobs),
             keyring: Arc::clone(&self.keyring),
-            vaults: Arc::clone(&self.vaults),
+            logins: self.logins(),
             code_host: Arc::clone(&self.code_host),
+        }
+    }
+
+    fn logins(&self) -> Logins {
+        Logins {
+            store: Arc::clone(&self.store),
+            keyring: Arc::clone(&self.keyring),
+            vaults: Arc::clone(&self.vaults),
+            helpers: Arc::clone(&self.helpers),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Reads the values of the secrets that a task file declares, when its run is admitted.
+//! Reads the values of the secrets that a task names, when its run is admitted.
 //!
 //! gantry's own are read in the store. A vault is asked beside the admission loop, so that a slow one delays only the
 //! runs that need it.
@@ -8,11 +8,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RegistryName, RunId, RunPrefix};
 use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::{Secret, SecretId, SecretName, SecretSource};
-use gantry_domain::source::{GitUrl, Source};
+use gantry_domain::source::GitUrl;
 use gantry_domain::vault::SecretAddress;
 use gantry_ops::bundle::ReadSecret;
 use gantry_ops::secret::{Keyring, SecretString};
@@ -68,7 +68,7 @@ impl VaultReads {
 
     async fn read(
         &self,
-        run: &Run,
+        registry: &RegistryName,
         address: &SecretAddress,
         deadline: Instant,
     ) -> Result<SecretString, Unread> {
@@ -80,7 +80,7 @@ impl VaultReads {
         };
         let turn = timeout_at(deadline, self.runs.turn(&vault)).await;
         let Ok(Some(_turn)) = turn else { return Err(busy()) };
-        Ok(self.vaults.read(&run.registry, address, deadline).await?)
+        Ok(self.vaults.read(registry, address, deadline).await?)
     }
 }
 
@@ -166,7 +166,7 @@ pub(crate) fn needs_vault(declared: &BTreeMap<SecretId, SecretSource>) -> bool {
 
 /// The repository that a run fetches as the operator's App.
 pub(crate) fn fetched_as_app<'a>(code_host: &dyn CodeHost, run: &'a Run) -> Option<&'a GitUrl> {
-    let Source::Git(git) = &run.recipe.source else { return None };
+    let git = run.recipe.source.git()?;
     let is_so = run.git_token.is_none() && code_host.fetches_as_app(&run.registry, &git.url);
     is_so.then_some(&git.url)
 }
@@ -190,53 +190,82 @@ pub(crate) async fn read(
     vaults: &VaultReads,
     run: &Run,
 ) -> Result<ReadSecrets, Unread> {
-    let deadline = Instant::now() + WITHIN;
+    let reader = Reader::new(store, keyring, vaults, (&run.registry, run.id.prefix()));
     let mut read = ReadSecrets::new();
     for (id, source) in declared(run).into_iter().flatten() {
-        let secret = match source {
-            SecretSource::Own { name, version } => {
-                own(store, keyring, run, id, (name, *version)).await?
-            }
-            SecretSource::Vault(address) => {
-                ReadSecret { value: vaults.read(run, address, deadline).await?, version: None }
-            }
-        };
-        read.insert(id.clone(), secret);
+        read.insert(id.clone(), reader.read(source, &format!("as `{id}`")).await?);
     }
     Ok(read)
 }
 
-async fn own(
-    store: &dyn Store,
-    keyring: &Keyring,
-    run: &Run,
-    id: &SecretId,
-    (name, version): (&SecretName, Option<NonZeroU32>),
-) -> Result<ReadSecret, Unread> {
-    let refused = |message: String| Unread::Refused { code: ErrorCode::SecretRefused, message };
-    let registry = &run.registry;
-    let Some(secret) = secrets::find(store, run.id.prefix(), name).await? else {
-        let message = format!(
-            "registry {registry} has no secret `{name}`, which the task names as `{id}`: set it with \
-             `gantry secret set -r {registry} -n {name}`"
-        );
-        return Err(refused(message));
-    };
-    let Some(found) = secret.version(version) else {
-        let kept = secret.versions.iter().map(|version| version.number.to_string());
-        let kept = kept.collect::<Vec<_>>().join(", ");
-        let message = format!(
-            "the secret `{name}` of registry {registry} no longer has the version that the task names as `{id}`: name one of \
-             {kept}, or none for the newest"
-        );
-        return Err(refused(message));
-    };
-    let sealed_for = Secret::seals_for(secret.prefix, &secret.name);
-    let value = keyring.open(&sealed_for, &found.value).map_err(|error| Unread::Refused {
-        code: ErrorCode::Internal,
-        message: format!("the secret `{name}`: {error}"),
-    })?;
-    Ok(ReadSecret { value, version: Some(found.number) })
+/// Reads the secrets that the tasks of one registry name.
+pub(crate) struct Reader<'a> {
+    store: &'a dyn Store,
+    keyring: &'a Keyring,
+    vaults: &'a VaultReads,
+    registry: &'a RegistryName,
+    prefix: RunPrefix,
+    deadline: Instant,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads for so long as one run may wait for its secrets.
+    pub(crate) fn new(
+        store: &'a dyn Store,
+        keyring: &'a Keyring,
+        vaults: &'a VaultReads,
+        (registry, prefix): (&'a RegistryName, RunPrefix),
+    ) -> Self {
+        let deadline = Instant::now() + WITHIN;
+        Self { store, keyring, vaults, registry, prefix, deadline }
+    }
+
+    /// The value of a secret, which a task names `as` something, or `for` something.
+    pub(crate) async fn read(
+        &self,
+        source: &SecretSource,
+        named: &str,
+    ) -> Result<ReadSecret, Unread> {
+        match source {
+            SecretSource::Own { name, version } => self.own(name, *version, named).await,
+            SecretSource::Vault(address) => {
+                let value = self.vaults.read(self.registry, address, self.deadline).await?;
+                Ok(ReadSecret { value, version: None })
+            }
+        }
+    }
+
+    async fn own(
+        &self,
+        name: &SecretName,
+        version: Option<NonZeroU32>,
+        named: &str,
+    ) -> Result<ReadSecret, Unread> {
+        let refused = |message: String| Unread::Refused { code: ErrorCode::SecretRefused, message };
+        let registry = self.registry;
+        let Some(secret) = secrets::find(self.store, self.prefix, name).await? else {
+            let message = format!(
+                "registry {registry} has no secret `{name}`, which the task names {named}: set it with \
+                 `gantry secret set -r {registry} -n {name}`"
+            );
+            return Err(refused(message));
+        };
+        let Some(found) = secret.version(version) else {
+            let kept = secret.versions.iter().map(|version| version.number.to_string());
+            let kept = kept.collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "the secret `{name}` of registry {registry} no longer has the version that the task names {named}: name one of \
+                 {kept}, or none for the newest"
+            );
+            return Err(refused(message));
+        };
+        let sealed_for = Secret::seals_for(secret.prefix, &secret.name);
+        let value = self.keyring.open(&sealed_for, &found.value).map_err(|error| {
+            let message = format!("the secret `{name}`: {error}");
+            Unread::Refused { code: ErrorCode::Internal, message }
+        })?;
+        Ok(ReadSecret { value, version: Some(found.number) })
+    }
 }
 
 /// An error with its causes: for example which certificate is not trusted.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gantry_domain::id::EventId;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::trace::TraceParent;
 use gantry_ops::{metrics, telemetry};
 use gantry_seams::Versioned;
 use gantry_seams::queue::{EventAccepted, Queue};
@@ -37,22 +39,60 @@ pub(crate) struct Timers {
     pub(crate) events: Arc<dyn Queue<EventAccepted>>,
 }
 
+/// Timers that are due, and where to go on.
+type Page = (Vec<Versioned<Scheduled>>, Option<From>);
+
+/// What a commit fired.
+#[derive(Default)]
+struct Fired {
+    timers: usize,
+    /// One of its events, and the trace that it continues.
+    first: Option<(EventId, Option<TraceParent>)>,
+}
+
 impl Timers {
     /// Fires all timers that are due. Returns how many this scheduler fired.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
-        let store = self.store.as_ref();
-        let now = store.now().await?;
-        let (mut fired, mut next) = (0, Some(From::Start));
+        let now = self.store.now().await?;
+        let (mut due, mut next) = self.page(Some(From::Start), now).await?;
+        let (mut count, mut first) = (0, None);
         // One that does not decode, or that another scheduler fires, stays in the index meanwhile: read past it.
-        while let Some(from) = next {
-            let (due, more) = timers::due(store, now, from, A_PAGE).await?;
-            fired += self.fire(due, now).await?;
-            next = more;
+        while !due.is_empty() || next.is_some() {
+            // The next page is read while the commits of this one are under way.
+            let (fired, following) = tokio::try_join!(self.fire(due, now), self.page(next, now))?;
+            for fired in fired {
+                count += fired.timers;
+                first = first.or(fired.first);
+            }
+            (due, next) = following;
         }
-        Ok(fired)
+        // One doorbell is enough: its receiver reads all undecided events. It rings at the end, because deciding some
+        // events would delay the others.
+        if let Some((event, trace)) = first
+            && let Err(error) = self.events.publish(EventAccepted { event }, trace).await
+        {
+            tracing::debug!("the decider is not notified and will poll: {error}");
+        }
+        Ok(count)
+    }
+
+    /// Timers that are due, and where to go on; nothing if there is nowhere.
+    async fn page(&self, from: Option<From>, now: Timestamp) -> Result<Page, StoreError> {
+        let Some(from) = from else { return Ok((Vec::new(), None)) };
+        timers::due(self.store.as_ref(), now, from, A_PAGE).await
+    }
+
+    async fn fire(
+        &self,
+        due: Vec<Versioned<Scheduled>>,
+        now: Timestamp,
+    ) -> Result<Vec<Fired>, StoreError> {
+        let commits = commits(due.into_iter().map(|found| firing(found, now)));
+        let fired = stream::iter(commits).map(|firings| self.commit(firings, now));
+        fired.buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// How long no timer is due: until the next minute, but a clock may be stepped meanwhile.
@@ -65,21 +105,10 @@ impl Timers {
         Ok(LOOK_AGAIN.min(Duration::from_millis(left.unsigned_abs())))
     }
 
-    async fn fire(
-        &self,
-        due: Vec<Versioned<Scheduled>>,
-        now: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let commits = commits(due.into_iter().map(|found| firing(found, now)));
-        let fired = stream::iter(commits).map(|firings| self.commit(firings, now));
-        let fired: Vec<usize> = fired.buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(fired.into_iter().sum())
-    }
-
-    async fn commit(&self, firings: Vec<Firing>, now: Timestamp) -> Result<usize, StoreError> {
+    async fn commit(&self, firings: Vec<Firing>, now: Timestamp) -> Result<Fired, StoreError> {
         let store = self.store.as_ref();
         if !timers::fire(store, &firings, now).await? {
-            return Ok(0);
+            return Ok(Fired::default());
         }
         let at = store.now().await?;
         for Firing { found, instants, .. } in &firings {
@@ -92,14 +121,8 @@ impl Timers {
             let lateness = instants.fire.iter().map(|due| at.since(*due));
             metrics::timer_fired(lateness, instants.late, instants.dropped);
         }
-        // One doorbell is enough: its receiver reads all undecided events.
         let first = firings.iter().find_map(|firing| Some((firing.event()?, firing.trace.clone())));
-        if let Some((event, trace)) = first
-            && let Err(error) = self.events.publish(EventAccepted { event }, trace).await
-        {
-            tracing::debug!("the decider is not notified and will poll: {error}");
-        }
-        Ok(firings.len())
+        Ok(Fired { timers: firings.len(), first })
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -43,6 +45,7 @@ struct HostState {
     credentials: Option<(String, String)>,
     behaviour: Behaviour,
     requests: Vec<String>,
+    commands: Vec<String>,
 }
 
 /// How the host handles an authorized request.
@@ -108,6 +111,12 @@ impl GitServer {
         self.host.state().requests.clone()
     }
 
+    /// The command of each request of git's protocol 2 so far: `ls-refs` or `fetch`.
+    #[must_use]
+    pub fn commands(&self) -> Vec<String> {
+        self.host.state().commands.clone()
+    }
+
     /// Creates an empty repository, replacing an earlier one of this name.
     ///
     /// # Errors
@@ -153,6 +162,12 @@ pub struct TestRepository {
 }
 
 impl TestRepository {
+    /// The repository on the host.
+    #[must_use]
+    pub fn bare(&self) -> &Path {
+        &self.bare
+    }
+
     /// The working copy.
     #[must_use]
     pub fn work(&self) -> &Path {
@@ -179,6 +194,16 @@ impl TestRepository {
         std::fs::write(&new, format!("{commit}\n"))?;
         std::fs::rename(new, reference)?;
         Ok(commit)
+    }
+
+    /// Writes an executable file, for the next commit.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write_program(&self, name: &str, content: &[u8]) -> Result<()> {
+        let file = self.work().join(name);
+        std::fs::write(&file, content)?;
+        Ok(std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755))?)
     }
 
     /// Takes a commit from the host, which has all objects of the working copy.
@@ -301,6 +326,12 @@ impl Host {
             command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
         }
         let body = request.into_body().collect().await?.to_bytes();
+        // After the four digits of its length.
+        if let Some(command) = body.get(4..).and_then(|rest| rest.strip_prefix(b"command=")) {
+            let mut words = command.split(|byte| !byte.is_ascii_lowercase() && *byte != b'-');
+            let command = String::from_utf8_lossy(words.next().unwrap_or_default());
+            self.state().commands.push(command.into_owned());
+        }
         command.env("CONTENT_LENGTH", body.len().to_string());
         command
             .stdin(Stdio::piped())

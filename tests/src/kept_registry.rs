@@ -54,6 +54,16 @@ impl KeptRegistry {
         digest.parse().ok()
     }
 
+    /// Moves a tag of the registry in `folder`, which is created if necessary, as somebody else who pushes to it. There is
+    /// no manifest of what was pushed: it can only be built on.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn push_to(folder: &Path, image: &ImageReference, digest: &Digest) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        append(folder, image, digest)
+    }
+
     fn not_found(image: &ImageReference) -> RegistryError {
         RegistryError::NotFound { host: image.host().clone(), what: image.to_string() }
     }
@@ -77,11 +87,15 @@ impl KeptRegistry {
         let mut partial = tempfile::NamedTempFile::new_in(&self.folder)?;
         partial.write_all(&manifest.bytes)?;
         partial.persist(self.manifest_file(&manifest.digest))?;
-        let journal = journal(&self.folder);
-        let mut journal = std::fs::OpenOptions::new().create(true).append(true).open(journal)?;
-        // A single write, so that a crash leaves a whole line or nothing.
-        journal.write_all(format!("{image} {}\n", manifest.digest).as_bytes())
+        append(&self.folder, image, &manifest.digest)
     }
+}
+
+fn append(folder: &Path, image: &ImageReference, digest: &Digest) -> std::io::Result<()> {
+    let mut journal =
+        std::fs::OpenOptions::new().create(true).append(true).open(journal(folder))?;
+    // A single write, so that a crash leaves a whole line or nothing.
+    journal.write_all(format!("{image} {digest}\n").as_bytes())
 }
 
 /// The journal of all tag writes.
@@ -140,6 +154,19 @@ impl Registries for KeptRegistry {
         self.take_a_while().await;
         self.write_tag(image, manifest).expect("the registry's folder can be written");
         self.take_a_while().await;
+        Ok(())
+    }
+
+    async fn put_index(
+        &self,
+        _image: &ImageReference,
+        index: &RawManifest,
+        _children: &[Digest],
+        _credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        std::fs::write(self.manifest_file(&index.digest), &index.bytes)
+            .expect("the registry's folder can be written");
         Ok(())
     }
 

@@ -84,6 +84,12 @@ pub fn base_image() -> String {
     format!("{}/busybox:1", registry())
 }
 
+/// A static busybox for arm64.
+#[must_use]
+pub fn arm64_busybox() -> std::path::PathBuf {
+    variable("GANTRY_TEST_ARM64_BUSYBOX").into()
+}
+
 /// The URL of Redis, without a password.
 #[must_use]
 pub fn redis() -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use gantry_domain::image::Repository;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
@@ -20,6 +20,10 @@ pub const MIRRORS: u64 = 1 << 26;
 
 /// More builds of one repository than a process ever runs.
 const SCRIPTS: usize = 512;
+
+/// The environment variable with how often a scheduler asks for tags, in milliseconds. The shortest setting is too long for
+/// a test.
+pub const LOOK_EVERY: &str = "GANTRY_TEST_LOOK_EVERY";
 
 /// Builds of repositories with this prefix run until they are cancelled.
 const ENDLESS: &str = "endless";
@@ -46,6 +50,17 @@ pub fn engine(
         }
     }
     engine
+}
+
+/// How often this process asks for tags, if its environment says so.
+///
+/// # Errors
+/// It is no number.
+#[allow(clippy::disallowed_methods, reason = "a test program has no settings but its own")]
+pub fn look_every() -> Result<Option<Duration>> {
+    let Ok(millis) = std::env::var(LOOK_EVERY) else { return Ok(None) };
+    let millis = millis.parse().with_context(|| format!("{LOOK_EVERY}={millis}"))?;
+    Ok(Some(Duration::from_millis(millis)))
 }
 
 /// Git with limits for small sources.

@@ -11,6 +11,7 @@ use rand::RngExt as _;
 use rustix::process::getuid;
 use tokio::net::TcpStream;
 
+pub mod distribution;
 pub mod rabbitmq;
 pub mod redis;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gantry_domain::platform::Platform;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::{Drain, EngineHealth, Worker as WorkerRecord};
 use gantry_ops::metrics;
@@ -12,6 +13,7 @@ use gantry_ops::said::Said;
 use gantry_seams::queue::{PoolHasWork, Queues};
 use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::workers;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineInfo};
@@ -20,6 +22,9 @@ use crate::settings::WorkerSettings;
 
 /// The interval of reports.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// The interval at which the engine is asked for its platforms: its answer costs it a process for each.
+const PLATFORMS_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether runs may be taken now.
 #[derive(Debug, Default)]
@@ -58,6 +63,27 @@ fn tell(obstacle: Option<&Obstacle>) {
     }
 }
 
+/// The engine's platforms, as it told them last.
+#[derive(Default)]
+struct KnownPlatforms {
+    platforms: Vec<Platform>,
+    asked: Option<Instant>,
+}
+
+impl KnownPlatforms {
+    /// The platforms of an engine on a machine of platform `own`, which it is asked for now and then.
+    async fn of(&mut self, engine: &dyn Engine, own: Platform) -> Vec<Platform> {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= PLATFORMS_EVERY) {
+            self.asked = Some(Instant::now());
+            self.platforms = engine.platforms().await.unwrap_or_else(|error| {
+                tracing::warn!("only {own} is reported as a platform of the engine: {error}");
+                vec![own]
+            });
+        }
+        self.platforms.clone()
+    }
+}
+
 /// Reports a worker's state every few seconds.
 pub(crate) struct Announcer {
     pub(crate) store: SharedStore,
@@ -75,6 +101,7 @@ impl Announcer {
         let mut unseen = Said::default();
         let mut written = None;
         let mut has_namesake = false;
+        let mut platforms = KnownPlatforms::default();
         loop {
             if !has_namesake && self.has_namesake(written).await {
                 has_namesake = true;
@@ -83,7 +110,7 @@ impl Announcer {
                     self.settings.id
                 );
             }
-            match self.say_how_it_is().await {
+            match self.say_how_it_is(&mut platforms).await {
                 Ok((at, obstacle)) => {
                     unseen.over();
                     written = Some(at);
@@ -124,9 +151,12 @@ impl Announcer {
     }
 
     /// Reports once. Returns when, and why the worker takes no runs, if so.
-    async fn say_how_it_is(&self) -> Result<(Timestamp, Option<Obstacle>), StoreError> {
+    async fn say_how_it_is(
+        &self,
+        platforms: &mut KnownPlatforms,
+    ) -> Result<(Timestamp, Option<Obstacle>), StoreError> {
         let now = self.store.now().await?;
-        let record = self.look_at_itself(now).await;
+        let record = self.look_at_itself(now, platforms).await;
         let drain = workers::record_seen(self.store.as_ref(), &record).await?;
         let obstacle = match drain {
             Some(drain) => Some(Obstacle::Drained(drain)),
@@ -145,13 +175,17 @@ impl Announcer {
         }
     }
 
-    async fn look_at_itself(&self, now: Timestamp) -> WorkerRecord {
+    async fn look_at_itself(&self, now: Timestamp, known: &mut KnownPlatforms) -> WorkerRecord {
         let settings = &self.settings;
         let info = self.engine.info().await;
         let free_disk = self.free_disk(info.as_ref().ok());
         let (engine, platforms, mut idle_because) = match info {
-            Ok(info) => (EngineHealth::Ready { name: info.name }, vec![info.platform], None),
+            Ok(info) => {
+                let platforms = known.of(self.engine.as_ref(), info.platform).await;
+                (EngineHealth::Ready { name: info.name }, platforms, None)
+            }
             Err(error) => {
+                *known = KnownPlatforms::default();
                 let why = error.to_string();
                 (EngineHealth::Away { why: why.clone() }, Vec::new(), Some(why))
             }

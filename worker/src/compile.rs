@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gantry_domain::image::{ImageReference, Tag};
-use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileWork, ImageBuild, PullRequestBuild, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::SecretSource;
-use gantry_domain::source::{CommitId, Source};
+use gantry_domain::source::CommitId;
 use gantry_domain::template;
 use gantry_ops::aside;
 use gantry_ops::secret::ExposeSecret as _;
@@ -64,7 +63,7 @@ impl Compiler {
             Work::Build(build) => of_build(attempt, build, files)?,
             Work::File(work) => {
                 let task = self.task(&File { attempt, owner, source, work }).await?;
-                Graph::of_file(task, &attempt.run.recipe.platform)?
+                Graph::of_file(task, &attempt.run.recipe.platforms)?
             }
         };
         graph.pushed().try_for_each(refuse_staging)?;
@@ -328,8 +327,7 @@ fn of_build(
         name.parse().map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
     };
     let ids = (id("build")?, id("push")?);
-    let platform: &Platform = &attempt.run.recipe.platform;
-    Ok(Graph::of_build(asked, ids, platform, images, build_args, secrets))
+    Graph::of_build(asked, ids, &attempt.run.recipe.platforms, images, build_args, secrets)
 }
 
 /// The image names, with the run's variables replaced.
@@ -362,7 +360,7 @@ fn known_variables<'a>(
         id: run.id,
         registry: &attempt.registry.host,
         date: run.created,
-        platform: &run.recipe.platform,
+        platform: run.recipe.platforms.first(),
         commit: source.and_then(Checkout::commit),
         // The checkout of a commit has no branch.
         branch: run.cause.branch().or(source.and_then(Checkout::branch)),
@@ -373,11 +371,6 @@ fn known_variables<'a>(
 
 /// The repository of a run's source, for example `octo/hello`.
 fn repository(run: &Run) -> String {
-    match &run.recipe.source {
-        Source::Git(git) => {
-            let key = git.url.key().to_string();
-            key.split_once('/').map_or_else(String::new, |(_, path)| path.to_owned())
-        }
-        Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => String::new(),
-    }
+    let key = run.recipe.source.git().map(|git| git.url.key().to_string()).unwrap_or_default();
+    key.split_once('/').map_or_else(String::new, |(_, path)| path.to_owned())
 }

@@ -14,11 +14,11 @@ use futures_util::future::BoxFuture;
 use gantry_domain::built_on::SourceRead;
 use gantry_domain::id::RunId;
 use gantry_domain::image::{Digest, ImageReference, RegistryHost};
-use gantry_domain::lineage::Lineage;
+use gantry_domain::lineage::{ChildImage, Lineage};
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, Product, Purpose, Run};
 use gantry_domain::scan::Scanned;
-use gantry_domain::source::Source;
 use gantry_domain::step::{StepEnd, Steps};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::Stage;
@@ -48,9 +48,9 @@ use crate::source::Checkout;
 use crate::spans;
 use crate::step::build::{BuildStep, Builder};
 use crate::step::cmd::{CmdStep, Commander, Detached, Prepared};
-use crate::step::images::{Built, Images};
+use crate::step::images::{Bases, Built, Images};
 use crate::step::output::Search;
-use crate::step::push::{PushedImage, Pusher};
+use crate::step::push::{PushedImage, PushedLeg, Pusher};
 use crate::tags::Tagger;
 use crate::walk::walk;
 use crate::workspace::{Workspace, resources};
@@ -257,6 +257,7 @@ impl Executor {
         let policy = if attempt.run.is_of_fork() { &nothing } else { &self.policy };
         policy.check(&graph, &attempt.run.registry)?;
         budget::check(&graph, self.commander.run_limits, self.commander.limits)?;
+        self.builder.check_platforms(&graph).await?;
         self.pusher.try_credentials(attempt, graph.pushed()).await?;
         Ok((source.map(|source| source.files), graph))
     }
@@ -400,6 +401,9 @@ impl Executor {
         for output in &tagged.outputs {
             let line = format!("pushed {} at {}", output.image, output.digest);
             attempt.log.say(Some(&step.id), line).await;
+            for ChildImage { platform, digest } in &output.children {
+                attempt.log.say(Some(&step.id), format!("  {platform} at {digest}")).await;
+            }
         }
         for tag in &tagged.superseded {
             attempt.log.say(Some(&step.id), tag.to_string()).await;
@@ -409,8 +413,9 @@ impl Executor {
             let outputs = tagged.outputs.iter().map(|output| &output.image);
             let moved: Vec<ImageReference> =
                 outputs.filter(|output| image.images.contains(output)).cloned().collect();
-            let lineage = lineage(shared, image, moved, now);
-            self.say_pushed(attempt, &lineage, &shared.progress.steps()).await?;
+            for lineage in lineages(shared, image, moved, now) {
+                self.say_pushed(attempt, &lineage, &shared.progress.steps()).await?;
+            }
         }
         let mut product = shared.product.lock().unwrap_or_else(PoisonError::into_inner);
         product.outputs.extend(tagged.outputs);
@@ -588,31 +593,45 @@ fn login(attempt: &Attempt) -> Option<BTreeMap<RegistryHost, Credentials>> {
 
 /// What was fetched, if it came from git.
 fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
-    let Source::Git(git) = &run.recipe.source else { return None };
+    let git = run.recipe.source.git()?;
     let commit = checkout.commit()?.clone();
     // The branch of a commit that was requested by its id is not known.
     let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();
     Some(SourceRead { repository: git.url.key(), branch, commit })
 }
 
-fn lineage(
+/// The lineage of an image; of an index also those of its images, which have no names.
+fn lineages(
     shared: &Shared<'_>,
-    image: &PushedImage,
+    pushed: &PushedImage,
     images: Vec<ImageReference>,
-    pushed: Timestamp,
-) -> Lineage {
+    at: Timestamp,
+) -> Vec<Lineage> {
     let run = &shared.attempt.run;
-    Lineage {
-        digest: image.manifest.digest.clone(),
-        images,
-        platform: image.built.platform.clone(),
-        bases: image.built.bases.clone(),
-        run: run.id,
-        registry: run.registry.clone(),
-        task: run.task.as_ref().map(|task| task.name.clone()),
-        source: run.recipe.source.to_string(),
-        commit: shared.workspace.commit().cloned(),
-        cause: run.cause.to_string(),
-        pushed,
-    }
+    let of = |legs: &[PushedLeg], digest: &Digest| {
+        let mut bases = Bases::default();
+        let used = legs.iter().flat_map(|leg| &leg.built.bases);
+        used.for_each(|base| bases.add(base.clone()));
+        let platforms = legs.iter().map(|leg| leg.built.platform.clone());
+        Some(Lineage {
+            digest: digest.clone(),
+            images: Vec::new(),
+            platforms: Platforms::of(platforms)?,
+            children: Vec::new(),
+            bases: bases.into_vec(),
+            run: run.id,
+            registry: run.registry.clone(),
+            task: run.task.as_ref().map(|task| task.name.clone()),
+            source: run.recipe.source.to_string(),
+            commit: shared.workspace.commit().cloned(),
+            cause: run.cause.to_string(),
+            pushed: at,
+        })
+    };
+    let (legs, children) = (pushed.legs.as_slice(), pushed.children());
+    let own = legs.iter().filter(|_| !children.is_empty());
+    let own = own.filter_map(|leg| of(std::slice::from_ref(leg), &leg.manifest.digest));
+    let whole = of(legs, &pushed.manifest.digest);
+    let whole = whole.map(|whole| Lineage { images, children: children.clone(), ..whole });
+    own.chain(whole).collect()
 }

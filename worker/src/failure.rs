@@ -208,27 +208,38 @@ pub(crate) fn of_source(error: &SourceError) -> Failure {
     if error.is_transient() {
         return Failure::infrastructures(ErrorCode::SourceUnreachable, error);
     }
-    let code = match error {
-        SourceError::Git(GitError::CredentialsWanted { .. } | GitError::Unauthorized { .. }) => {
+    Failure::users(code_of(error), error)
+}
+
+/// The code for a source that no retry can fetch.
+fn code_of(error: &SourceError) -> ErrorCode {
+    match error {
+        SourceError::Git(GitError::CredentialsWanted { .. } | GitError::Unauthorized { .. })
+        | SourceError::Registry(RegistryError::Unauthorized { .. }) => {
             ErrorCode::SourceUnauthorized
         }
         SourceError::Git(
             GitError::UnknownRef { .. }
+            | GitError::Ambiguous { .. }
             | GitError::Empty { .. }
             | GitError::NoFolder { .. }
             | GitError::NotFound { .. }
             | GitError::Moved { .. },
         )
+        | SourceError::Registry(RegistryError::NotFound { .. } | RegistryError::NoApi { .. })
         | SourceError::Status { .. } => ErrorCode::SourceNotFound,
+        SourceError::Submodule { source, .. } => code_of(source),
         SourceError::Exchanged { .. } => ErrorCode::Unsigned,
         SourceError::Git(_)
         | SourceError::Unpack(_)
+        | SourceError::Registry(_)
+        | SourceError::NoArtifact { .. }
+        | SourceError::OtherLayer { .. }
         | SourceError::Outbound(_)
         | SourceError::Download { .. }
         | SourceError::TimedOut
         | SourceError::Folder { .. } => ErrorCode::SourceRefused,
-    };
-    Failure::users(code, error)
+    }
 }
 
 /// The failure for an uploaded archive that could not be opened.

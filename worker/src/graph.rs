@@ -8,6 +8,7 @@ use std::time::Duration;
 use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{ImageBuild, StageName};
 use gantry_domain::step::{StepKind, Steps};
 use gantry_ops::secret::SecretString;
@@ -18,6 +19,7 @@ use gantry_taskfile::task_file::{
 use crate::failure::Failure;
 
 mod build_of_file;
+mod legs;
 
 pub(crate) use build_of_file::WORKSPACE;
 
@@ -86,8 +88,8 @@ pub(crate) enum StepWork {
     Cmd(Box<Cmd>),
 }
 
-/// A build of an image.
-#[derive(Debug)]
+/// A build of an image for one platform.
+#[derive(Debug, Clone)]
 pub(crate) struct BuildWork {
     /// The image's names in this run.
     pub(crate) images: Vec<ImageReference>,
@@ -102,6 +104,8 @@ pub(crate) struct BuildWork {
     pub(crate) target: Option<StageName>,
     pub(crate) no_cache: bool,
     pub(crate) platform: Platform,
+    /// The build that this is a leg of; the only one, if that is for one platform.
+    pub(crate) whole: WholeBuild,
     /// Labels of the image, beside gantry's.
     pub(crate) labels: BTreeMap<String, String>,
     /// Options of the frontend, by its own names.
@@ -109,6 +113,14 @@ pub(crate) struct BuildWork {
     /// Whether its layers are to be kept in the registry.
     pub(crate) cache: bool,
     pub(crate) attempts: Attempts,
+}
+
+/// A build with all its legs: the builds of its image for each platform, which share their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WholeBuild {
+    /// The step of the task.
+    pub(crate) step: StepId,
+    pub(crate) platforms: Platforms,
 }
 
 /// A secret of a build.
@@ -130,14 +142,17 @@ pub(crate) enum BuildContext {
 
 impl Graph {
     /// The graph of a Docker build, whose names and arguments have the run's variables replaced.
+    ///
+    /// # Errors
+    /// [`legs::split`].
     pub(crate) fn of_build(
         asked: &ImageBuild,
         ids: (StepId, StepId),
-        platform: &Platform,
+        platforms: &Platforms,
         images: Vec<ImageReference>,
         build_args: BTreeMap<String, String>,
         secret_build_args: BTreeMap<String, SecretString>,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let step = |id, after, work| GraphStep {
             id,
             after,
@@ -147,6 +162,7 @@ impl Graph {
             asks: BTreeSet::new(),
             work,
         };
+        let (build_id, push_id) = ids;
         let build = BuildWork {
             images: images.clone(),
             context: BuildContext::Workspace(String::new()),
@@ -156,30 +172,30 @@ impl Graph {
             secrets: BTreeMap::new(),
             target: asked.target.clone(),
             no_cache: asked.no_cache,
-            platform: platform.clone(),
+            platform: platforms.first().clone(),
+            whole: WholeBuild { step: build_id.clone(), platforms: platforms.clone() },
             labels: BTreeMap::new(),
             frontend: BTreeMap::new(),
             cache: false,
             attempts: Attempts::default(),
         };
-        let (build_id, push_id) = ids;
         let mut steps = vec![step(build_id, vec![], StepWork::Build(Box::new(build)))];
         if asked.push && !images.is_empty() {
             steps.push(step(push_id, vec![0], StepWork::Push(images)));
         }
-        Self { steps, ..Self::default() }
+        Ok(Self { steps: legs::split(steps)?, ..Self::default() })
     }
 
-    /// The graph of a task file for runs on `platform`.
+    /// The graph of a task file for runs on `platforms`.
     ///
     /// # Errors
-    /// What a build step asks for and cannot be done.
-    pub(crate) fn of_file(task: Task, platform: &Platform) -> Result<Self, Failure> {
+    /// What a build step asks for and cannot be done; [`legs::split`].
+    pub(crate) fn of_file(task: Task, platforms: &Platforms) -> Result<Self, Failure> {
         let asks: Vec<_> = task.steps.iter().map(|step| task.asks(&step.work)).collect();
         let steps = task.steps.into_iter().zip(asks).map(|(step, asks)| {
             let work = match step.work {
                 FileStepWork::Build(build) => {
-                    let build = build_of_file::translate(*build, platform);
+                    let build = build_of_file::translate(*build, &step.id, platforms);
                     StepWork::Build(Box::new(build.map_err(|failure| failure.in_step(&step.id))?))
                 }
                 FileStepWork::Push(images) => StepWork::Push(images),
@@ -196,7 +212,7 @@ impl Graph {
             })
         });
         Ok(Self {
-            steps: steps.collect::<Result<_, Failure>>()?,
+            steps: legs::split(steps.collect::<Result<_, Failure>>()?)?,
             networks: task.networks,
             volumes: task.volumes,
         })
@@ -214,14 +230,22 @@ impl Graph {
         }))
     }
 
-    /// The images that the steps beside the one at this place build.
+    /// The images that are built beside the step at this place and the other legs of its build.
     pub(crate) fn built_beside(&self, place: usize) -> BTreeSet<&ImageReference> {
-        let others = self.steps.iter().enumerate().filter(|(other, _)| *other != place);
-        let built = others.flat_map(|(_, step)| match &step.work {
-            StepWork::Build(work) => work.images.as_slice(),
-            StepWork::Push(_) | StepWork::Cmd(_) => &[],
+        let own = self.steps.get(place).and_then(|step| match &step.work {
+            StepWork::Build(work) => Some(&work.whole),
+            StepWork::Push(_) | StepWork::Cmd(_) => None,
         });
-        built.collect()
+        let others = self.builds().filter(|(_, work)| Some(&work.whole) != own);
+        others.flat_map(|(_, work)| &work.images).collect()
+    }
+
+    /// Its builds, with their steps.
+    pub(crate) fn builds(&self) -> impl Iterator<Item = (&StepId, &BuildWork)> {
+        self.steps.iter().filter_map(|step| match &step.work {
+            StepWork::Build(work) => Some((&step.id, work.as_ref())),
+            StepWork::Push(_) | StepWork::Cmd(_) => None,
+        })
     }
 
     /// Whether a step has the engine's socket, and so may make an image that gantry does not build.

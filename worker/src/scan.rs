@@ -78,7 +78,7 @@ impl Scan<'_> {
             role: ImageRole::Step,
             step: step.id.clone(),
             dockerfile: None,
-            platform: platform.unwrap_or_else(|| self.attempt.run.recipe.platform.clone()),
+            platform: platform.unwrap_or_else(|| self.attempt.run.recipe.platforms.first().clone()),
         })
     }
 

@@ -91,7 +91,8 @@ impl Tagger {
                     let failure = failure::of_registry(&error, ErrorCode::RegistryRefused);
                     Refused::Failed(failure.in_step(step))
                 })?;
-            outputs.push(OutputImage { image, digest: manifest.digest.clone() });
+            let digest = manifest.digest.clone();
+            outputs.push(OutputImage { image, digest, children: pushed.children() });
         }
         Ok(Tagged { outputs, superseded })
     }

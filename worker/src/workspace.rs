@@ -264,9 +264,16 @@ fn tar<'a>(
 
 /// The configuration that `docker login` writes.
 fn docker_configuration(login: &BTreeMap<RegistryHost, Credentials>) -> Zeroizing<String> {
-    let auths = login.iter().map(|(host, Credentials { username, password })| {
-        let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
-        (host.to_string(), serde_json::json!({ "auth": BASE64.encode(pair.as_bytes()) }))
+    let auths = login.iter().map(|(host, credentials)| {
+        let auth = match credentials.identity_token() {
+            Some(token) => serde_json::json!({ "identitytoken": token.expose_secret() }),
+            None => {
+                let Credentials { username, password } = credentials;
+                let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
+                serde_json::json!({ "auth": BASE64.encode(pair.as_bytes()) })
+            }
+        };
+        (host.docker_server().to_owned(), auth)
     });
     let auths: serde_json::Map<String, serde_json::Value> = auths.collect();
     Zeroizing::new(serde_json::json!({ "auths": auths }).to_string())
@@ -282,8 +289,17 @@ mod tests {
     fn the_configuration_is_that_of_docker_login() {
         let credentials =
             Credentials { username: "mona".to_owned(), password: SecretString::from("s3cret") };
-        let login = [("registry.test".parse().unwrap(), credentials)].into();
-        let expected = r#"{"auths":{"registry.test":{"auth":"bW9uYTpzM2NyZXQ="}}}"#;
+        let token = Credentials { username: "<token>".to_owned(), ..credentials.clone() };
+        let login = [
+            ("registry.test".parse().unwrap(), credentials.clone()),
+            ("docker.io".parse().unwrap(), credentials),
+            ("acr.test".parse().unwrap(), token),
+        ]
+        .into();
+        let expected = concat!(
+            r#"{"auths":{"acr.test":{"identitytoken":"s3cret"},"#,
+            r#""https://index.docker.io/v1/":{"auth":"bW9uYTpzM2NyZXQ="},"registry.test":{"auth":"bW9uYTpzM2NyZXQ="}}}"#
+        );
         assert_eq!(docker_configuration(&login).as_str(), expected);
     }
 }

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     reason = "a test says what is wrong by panicking"
 )]
 
@@ -11,10 +12,18 @@
 #[allow(dead_code, unreachable_pub, reason = "it is a module of the tests' own crate as well")]
 mod git_server;
 
+#[path = "source/abbreviated.rs"]
+mod abbreviated;
 #[path = "source/archives.rs"]
 mod archives;
+#[path = "source/artifacts.rs"]
+mod artifacts;
 #[path = "source/metadata.rs"]
 mod metadata;
+#[path = "source/mirrors.rs"]
+mod mirrors;
+#[path = "source/submodules.rs"]
+mod submodules;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -72,12 +81,17 @@ fn open(folder: &Path, mirror_bytes: u64, limits: UnpackLimits) -> Sources {
 impl TestSources {
     fn mirrors(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path().join("mirrors")).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_none_or(|ending| ending != "lock")).collect()
     }
 }
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
+}
+
+fn token(password: &str) -> Credentials {
+    Credentials { username: String::new(), password: SecretString::from(password) }
 }
 
 fn git_source(url: &str) -> GitSource {
@@ -245,10 +259,6 @@ async fn a_mirror_saves_fetches_but_not_authentication() {
     server.require("x-access-token", "good");
     let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    let token = |password: &str| Credentials {
-        username: String::new(),
-        password: SecretString::from(password),
-    };
     rig.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
     let before = server.requests().len();
     rig.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();

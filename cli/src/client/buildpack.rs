@@ -11,8 +11,9 @@ use gantry_domain::template::Template;
 
 use super::Client;
 use super::arguments::{GitTokenArg, RegistryArg, read_pairs, whole_number};
-use super::build::{is_address, upload_folder};
+use super::build::is_address;
 use super::run::WaitArgs;
+use super::upload::upload_folder;
 use crate::exit::{Exit, UsageError};
 
 /// The program, unless another image is given.
@@ -43,7 +44,7 @@ Examples:
   gantry pack build -t 'web:{{.Run.ID}}' --builder heroku/builder:24 --env BP_JVM_VERSION=21 \\
     https://github.com/octo/web.git#main")]
 pub(crate) struct PackBuild {
-    /// A folder, `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
+    /// A folder, `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`
     context: String,
     #[command(flatten)]
     registry: RegistryArg,

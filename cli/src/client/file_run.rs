@@ -7,10 +7,12 @@ use gantry_api::{Run, RunCreate, TaskFileCreate};
 
 use super::Client;
 use super::arguments::{GitTokenArg, RegistryArg, whole_number};
-use super::build::{is_address, upload, upload_folder};
+use super::build::is_address;
+use super::credential::CredentialArgs;
 use super::file_values::{DeclaredSecrets, SetValues, command_file};
 use super::run::WaitArgs;
 use super::task_file;
+use super::upload::{upload, upload_folder};
 use crate::exit::{Exit, UsageError};
 
 /// Run the steps of a task file, or one command, in containers
@@ -27,10 +29,13 @@ Examples:
   gantry run --cmd 'golang:1.25 go test ./...' .
   cat acr-task.yaml | gantry run -f -")]
 pub(crate) struct FileRun {
-    /// A folder, `https://host/repository.git#ref:folder`, or the address of a `.tar.gz` [default: no files]
+    /// A folder, `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag` [default: no files]
     context: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
+    /// Fetch the submodules of a git repository as well
+    #[arg(long)]
+    submodules: bool,
     /// The task file, relative to the context; `-` reads standard input [default: acr-task.yaml]
     #[arg(short, long, value_name = "PATH", conflicts_with = "cmd")]
     file: Option<String>,
@@ -54,6 +59,8 @@ pub(crate) struct FileRun {
     #[arg(long)]
     force_tags: bool,
     #[command(flatten)]
+    credentials: CredentialArgs,
+    #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
     wait: WaitArgs,
@@ -73,7 +80,9 @@ impl FileRun {
         let mut order = RunCreate {
             platform: self.platform.clone(),
             timeout: self.timeout,
+            credentials: self.credentials.read(&client.environment)?,
             force_tags: self.force_tags,
+            submodules: self.submodules,
             ..RunCreate::default()
         };
         let mut file = TaskFileCreate {

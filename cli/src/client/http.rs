@@ -9,6 +9,7 @@ use gantry_ops::terminal::one_line;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::config::{ClientConfig, shown};
@@ -98,6 +99,13 @@ impl Api {
             .build()
             .context("cannot prepare for HTTP: the system's certificates cannot be read")?;
         Ok(Self { http, base: config.url.clone(), token: config.token.clone() })
+    }
+
+    /// Tells this address and token from others, without revealing the token.
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        let address = Sha256::digest(self.base.as_str());
+        let token = Sha256::digest(self.token.expose_secret());
+        Sha256::new().chain_update(address).chain_update(token).finalize().into()
     }
 
     /// The address, for messages.
@@ -198,10 +206,16 @@ impl Api {
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,
         path: &[&str],
+        query: &[(&str, &str)],
+        content_type: &str,
         body: reqwest::Body,
     ) -> Result<T> {
-        let request = self.http.post(self.url(path)).bearer_auth(self.token.expose_secret());
-        let request = request.header("Content-Type", "application/gzip").body(body);
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.post(url).bearer_auth(self.token.expose_secret());
+        let request = request.header("Content-Type", content_type).body(body);
         let answer = self.checked(request.send().await).await?;
         self.read(answer).await
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_api::{ImageDetails, WatchedImage};
+use gantry_api::{BaseImage, ImageDetails, WatchedImage};
 
 use super::Client;
 use super::table::{Details, Table, instant};
@@ -60,6 +60,12 @@ pub(super) fn short(digest: &str) -> &str {
     digest.get(..19).unwrap_or(digest)
 }
 
+/// The policy that chose another tag than the one in the Dockerfile, and that tag.
+pub(super) fn chosen(base: &BaseImage) -> Option<String> {
+    let (policy, tag) = (base.policy.as_ref()?, base.tag.as_ref()?);
+    Some(format!("{policy} → {tag}"))
+}
+
 fn table(images: &[WatchedImage]) -> Table<7> {
     let mut table = Table::new(
         ["IMAGE", "CREDENTIALS", "DIGEST", "ASKED", "CHANGED", "TASKS", "STATE"],
@@ -67,7 +73,7 @@ fn table(images: &[WatchedImage]) -> Table<7> {
     );
     for image in images {
         table.row([
-            image.image.clone(),
+            named(image),
             image.credentials_of.clone().unwrap_or_default(),
             image.digest.as_deref().map(short).unwrap_or_default().to_owned(),
             image.asked.as_deref().map(instant).unwrap_or_default(),
@@ -77,6 +83,12 @@ fn table(images: &[WatchedImage]) -> Table<7> {
         ]);
     }
     table
+}
+
+/// An image, with the tag that its policy chose.
+fn named(image: &WatchedImage) -> String {
+    let WatchedImage { image, chosen, .. } = image;
+    chosen.as_ref().map_or_else(|| image.clone(), |chosen| format!("{image} → {}", chosen.tag))
 }
 
 /// How many tasks need an image, and for how many of them its changes count.
@@ -177,6 +189,13 @@ fn watch_lines(details: &mut Details, watch: &WatchedImage) {
                 .as_ref()
                 .map(|paused| format!("until {}: {}", instant(&paused.until), paused.why)),
         )
+        .maybe(
+            "chosen",
+            watch
+                .chosen
+                .as_ref()
+                .map(|chosen| format!("{}, since {}", chosen.tag, instant(&chosen.since))),
+        )
         .maybe("digest", watch.digest.as_ref())
         .maybe("changed", watch.changed.as_deref().map(instant))
         .maybe(
@@ -236,18 +255,23 @@ mod tests {
                 "image": "quay.io/octo/web:1",
                 "paused": {"until": "2026-03-09T21:00:00Z", "why": "it allows 3 more requests for now"}
             })),
+            watched(json!({
+                "image": "docker.io/library/node:20.*",
+                "chosen": {"tag": "20.12.1", "since": "2026-03-01T10:00:00Z"}
+            })),
             watched(
                 json!({"image": "docker.io/library/new:1", "digest": null, "asked": null, "changed": null})
             ),
         ]);
         let images: Vec<WatchedImage> = serde_json::from_value(images).unwrap();
         insta::assert_snapshot!(table(&images), @r"
-        IMAGE                      CREDENTIALS  DIGEST               ASKED                 CHANGED               TASKS   STATE
-        docker.io/library/node:22               sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  3
-        ghcr.io/octo/base:latest   ghcr         sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  2 of 3  changed, counts at 2026-03-09T20:31:10Z
-        docker.io/octo/gone:1                                        2026-03-09T20:30:10Z                        3       not known since 2026-03-09T10:00:00Z: it is not there: check its name and tag
-        quay.io/octo/web:1                      sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  3       not asked until 2026-03-09T21:00:00Z: it allows 3 more requests for now
-        docker.io/library/new:1                                                                                  3       not asked yet
+        IMAGE                                  CREDENTIALS  DIGEST               ASKED                 CHANGED               TASKS   STATE
+        docker.io/library/node:22                           sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  3
+        ghcr.io/octo/base:latest               ghcr         sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  2 of 3  changed, counts at 2026-03-09T20:31:10Z
+        docker.io/octo/gone:1                                                    2026-03-09T20:30:10Z                        3       not known since 2026-03-09T10:00:00Z: it is not there: check its name and tag
+        quay.io/octo/web:1                                  sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  3       not asked until 2026-03-09T21:00:00Z: it allows 3 more requests for now
+        docker.io/library/node:20.* → 20.12.1               sha256:aaaaaaaaaaaa  2026-03-09T20:30:10Z  2026-03-01T10:00:00Z  3
+        docker.io/library/new:1                                                                                              3       not asked yet
         ");
     }
 
@@ -256,7 +280,8 @@ mod tests {
         let found: ImageDetails = serde_json::from_value(json!({
             "image": "ghcr.io/octo/base:latest",
             "watches": [watched(json!({
-                "image": "ghcr.io/octo/base:latest", "credentials_of": "ghcr",
+                "image": "ghcr.io/octo/base:^1", "credentials_of": "ghcr",
+                "chosen": {"tag": "1.4.2", "since": "2026-03-01T10:00:00Z"},
                 "seen": [
                     {"at": "2026-03-01T10:00:00Z", "digest": "sha256:aaaaaaaaaaaaaaaa", "what": "moved", "words": "it came to rest with other content"},
                     {"at": "2026-03-02T10:00:00Z", "digest": "sha256:bbbbbbbbbbbbbbbb", "what": "changed", "words": "it changed, and may change again"},
@@ -281,6 +306,7 @@ mod tests {
         image    ghcr.io/octo/base:latest
         made by  task base in ghcr, last by run ca4, 2026-03-01T09:59:00Z
         asked    2026-03-09T20:30:10Z, with the credentials of ghcr; next 2026-03-09T20:35:10Z
+        chosen   1.4.2, since 2026-03-01T10:00:00Z
         digest   sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
         changed  2026-03-01T10:00:00Z
         seen     2026-03-01T10:00:00Z  sha256:aaaaaaaaaaaa  it came to rest with other content

@@ -12,18 +12,22 @@ use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 
 pub(crate) mod config;
+mod credential;
 pub(crate) mod http;
 pub(crate) mod login;
 pub(crate) mod output;
 pub(crate) mod table;
 pub(crate) mod worker;
 
+mod apply;
 mod arguments;
 mod build;
 mod buildpack;
+mod declared;
 mod delivery;
 mod dot;
 mod event;
+mod export;
 mod file_run;
 mod file_values;
 mod follow;
@@ -46,6 +50,7 @@ mod task;
 mod task_file;
 mod task_images;
 mod token;
+mod upload;
 mod wave;
 mod why;
 
@@ -66,6 +71,8 @@ pub(crate) enum ClientCommand {
     Task(task::Tasks),
     #[command(subcommand)]
     Registry(registry::Registries),
+    Apply(apply::Apply),
+    Export(export::Export),
     #[command(subcommand)]
     Hook(hook::Hooks),
     #[command(subcommand)]
@@ -126,6 +133,8 @@ pub(crate) async fn run(
         ClientCommand::Rerun(rerun) => rerun.run(&client).await,
         ClientCommand::Runs(runs) => runs.run(&client).await,
         ClientCommand::Task(tasks) => tasks.run(&client).await,
+        ClientCommand::Apply(apply) => apply.run(&client).await,
+        ClientCommand::Export(export) => export.run(&client).await,
         ClientCommand::Registry(registries) => registries.run(&client).await,
         ClientCommand::Hook(hooks) => hooks.run(&client).await,
         ClientCommand::Notification(notifications) => notifications.run(&client).await,

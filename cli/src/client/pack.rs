@@ -1,7 +1,7 @@
 //! Packs a folder as the context of a build.
 //!
-//! In: a folder and the path of its Dockerfile. Out: a `.tar.gz` without what `.dockerignore` excludes, as a stream, so
-//! that contexts of any size need little memory. Owners are left out: in a build, all files belong to root.
+//! In: a folder and the path of its Dockerfile. Out: a tar without what `.dockerignore` excludes, as a stream, so that
+//! contexts of any size need little memory. Owners are left out: in a build, all files belong to root.
 //!
 //! Files that cannot be read are reported before anything is sent, and files that change meanwhile are reported by
 //! name, so that neither looks like a network error.
@@ -10,14 +10,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use gantry_taskfile::ignore::file_names;
-use tokio::sync::mpsc;
 
 use dockerfile::DockerfilePath;
 use walk::{Rules, Walk};
@@ -68,9 +65,6 @@ enum EntryKind {
     },
 }
 
-/// Why packing failed, if it was not a network error.
-pub(crate) type LocalError = Arc<Mutex<Option<anyhow::Error>>>;
-
 impl Pack {
     /// Scans the folder, without a file that must be in it.
     ///
@@ -117,34 +111,17 @@ impl Pack {
             .count()
     }
 
-    /// Packs on a separate thread. `packed` counts the bytes of files sent so far. An error of this machine is in
-    /// `failed` before the stream ends with an error.
-    pub(crate) fn stream(
-        self,
-        packed: Arc<AtomicU64>,
-        failed: LocalError,
-    ) -> mpsc::Receiver<io::Result<Vec<u8>>> {
-        let (sender, receiver) = mpsc::channel(8);
-        tokio::task::spawn_blocking(move || {
-            let pieces = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
-            let Err(error) = self.write(pieces, &packed) else { return };
-            // If the receiver is gone, nobody needs the error.
-            if !sender.is_closed() {
-                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                let _gone = sender.blocking_send(Err(io::Error::other("packing failed")));
-            }
-        });
-        receiver
-    }
-
-    fn write(&self, pieces: Pieces, packed: &Arc<AtomicU64>) -> Result<()> {
-        let mut archive = tar::Builder::new(GzEncoder::new(pieces, Compression::fast()));
+    /// Writes a tar. `packed` counts the bytes of files written so far.
+    ///
+    /// # Errors
+    /// The system's error, with the file that could not be read, or that changed meanwhile.
+    pub(crate) fn write<W: Write>(&self, into: W, packed: &Arc<AtomicU64>) -> Result<W> {
+        let mut archive = tar::Builder::new(into);
         for entry in &self.entries {
             let shown = || format!("cannot pack {}", self.root.join(&entry.path).display());
             self.append(&mut archive, entry, packed).with_context(shown)?;
         }
-        archive.into_inner()?.finish()?.flush()?;
-        Ok(())
+        Ok(archive.into_inner()?)
     }
 
     fn append<W: Write>(
@@ -236,33 +213,6 @@ fn append_file<W: Write>(
     if read == before.len() && is_as_before { Ok(()) } else { Err(changed("it changed meanwhile")) }
 }
 
-/// The size of the chunks for the network, in bytes.
-const PIECE: usize = 64 << 10;
-
-/// Sends what is written in chunks; blocks while the receiver is busy.
-struct Pieces {
-    sender: mpsc::Sender<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 struct Counted<'a, R> {
     content: R,
     read: u64,
@@ -298,13 +248,9 @@ mod tests {
         folder
     }
 
-    async fn unpacked(pack: Pack) -> BTreeMap<String, String> {
-        let mut stream = pack.stream(Arc::default(), LocalError::default());
-        let mut bytes = Vec::new();
-        while let Some(piece) = stream.recv().await {
-            bytes.extend(piece.unwrap());
-        }
-        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice()));
+    fn unpacked(pack: Pack) -> BTreeMap<String, String> {
+        let bytes = pack.write(Vec::new(), &Arc::default()).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
         let mut found = BTreeMap::new();
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
@@ -320,8 +266,8 @@ mod tests {
         found
     }
 
-    #[tokio::test]
-    async fn excluded_files_are_not_sent_except_those_that_the_build_reads() {
+    #[test]
+    fn excluded_files_are_not_sent_except_those_that_the_build_reads() {
         let folder = folder(&[
             ("Dockerfile", "FROM scratch"),
             (".dockerignore", "*\n!src\nsrc/*.o\n"),
@@ -329,41 +275,41 @@ mod tests {
             ("src/main.c", "int main;"),
             ("src/main.o", "o"),
         ]);
-        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
+        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap());
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(names, [".dockerignore", "Dockerfile", "src/", "src/main.c"]);
         assert_eq!(found["src/main.c"], "int main;");
     }
 
-    #[tokio::test]
-    async fn links_long_names_and_large_files_are_packed() {
+    #[test]
+    fn links_long_names_and_large_files_are_packed() {
         let long = format!("{}/{}", "d".repeat(90), "f".repeat(120));
         let large = "0123456789abcdef".repeat(64 << 10);
         let folder = folder(&[("Dockerfile", "FROM scratch"), (&long, "long"), ("large", &large)]);
         symlink("/etc/passwd", folder.path().join("link")).unwrap();
         let pack = Pack::of(folder.path(), "Dockerfile").unwrap();
         assert_eq!((pack.files(), pack.bytes), (3, 12 + 4 + large.len() as u64));
-        let found = unpacked(pack).await;
+        let found = unpacked(pack);
         assert_eq!(found["link"], "-> /etc/passwd");
         assert_eq!(found[&long], "long");
         assert!(found["large"] == large);
     }
 
-    #[tokio::test]
-    async fn a_linked_or_lower_case_dockerfile_is_sent_even_if_excluded() {
+    #[test]
+    fn a_linked_or_lower_case_dockerfile_is_sent_even_if_excluded() {
         let folder = folder(&[("docker/prod", "FROM scratch"), (".dockerignore", "docker")]);
         symlink("docker/prod", folder.path().join("Dockerfile")).unwrap();
-        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
+        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap());
         assert_eq!(found["Dockerfile"], "-> docker/prod");
         assert_eq!(found["docker/prod"], "FROM scratch");
 
         let folder = self::folder(&[("dockerfile", "FROM lower"), (".dockerignore", "*")]);
-        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
+        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap());
         assert_eq!(found["dockerfile"], "FROM lower");
     }
 
-    #[tokio::test]
-    async fn a_dockerfile_may_be_absolute_or_outside_the_folder() {
+    #[test]
+    fn a_dockerfile_may_be_absolute_or_outside_the_folder() {
         let around = folder(&[
             ("app/Dockerfile", "FROM inside"),
             ("app/.dockerignore", "*.log"),
@@ -376,7 +322,7 @@ mod tests {
         for asked in ["../docker/Dockerfile", absolute.to_str().unwrap()] {
             let pack = Pack::of(&app, asked).unwrap();
             let dockerfile = pack.dockerfile.clone();
-            let found = unpacked(pack).await;
+            let found = unpacked(pack);
             assert_eq!(found[&dockerfile], "FROM outside", "{asked}");
             // The build does not copy it.
             let rules = &found[&format!("{dockerfile}.dockerignore")];
@@ -417,8 +363,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_file_that_changes_after_the_walk_is_a_local_error_with_its_name() {
+    #[test]
+    fn a_file_that_changes_after_the_walk_is_a_local_error_with_its_name() {
         for change in [(|path| fs::remove_file(path).unwrap()) as fn(&Path), |path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
@@ -426,10 +372,7 @@ mod tests {
             let folder = folder(&[("Dockerfile", "FROM scratch"), ("data", "x")]);
             let pack = Pack::of(folder.path(), "Dockerfile").unwrap();
             change(&folder.path().join("data"));
-            let failed = LocalError::default();
-            let mut stream = pack.stream(Arc::default(), Arc::clone(&failed));
-            while let Some(Ok(_)) = stream.recv().await {}
-            let error = failed.lock().unwrap().take().unwrap();
+            let error = pack.write(Vec::new(), &Arc::default()).unwrap_err();
             let told = format!("{error:#}");
             assert!(told.contains("cannot pack ") && told.contains("/data: it "), "{told}");
             assert!(told.ends_with("or exclude it in .dockerignore"), "{told}");

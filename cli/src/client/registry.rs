@@ -61,7 +61,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     user: UserArgs,
     /// Push without credentials from now on
-    #[arg(long, conflicts_with = "username")]
+    #[arg(long, conflicts_with_all = ["username", "credential_helper"])]
     no_credentials: bool,
     /// How many of its runs may be ready or running at once
     #[arg(long, value_name = "COUNT", value_parser = whole_number)]
@@ -76,11 +76,14 @@ pub(crate) struct UserArgs {
     /// Read the password from standard input instead of asking for it
     #[arg(long, requires = "username")]
     password_stdin: bool,
+    /// Have the operator's credential helper for the login server give user and password (`credential.helpers` in the settings)
+    #[arg(long, conflicts_with = "username")]
+    credential_helper: bool,
 }
 
 impl UserArgs {
-    fn read(self) -> Result<Option<Credentials>> {
-        let Some(username) = self.username else { return Ok(None) };
+    fn read(&self) -> Result<Option<Credentials>> {
+        let Some(username) = self.username.clone() else { return Ok(None) };
         // A pipe is read with or without the option; the option prevents a prompt on a terminal.
         let password = read_secret(&format!("the password of {username}"))?;
         Ok(Some(Credentials { username, password }))
@@ -95,6 +98,7 @@ impl Registries {
                     name: create.name,
                     host: create.login_server,
                     credentials: create.user.read()?,
+                    credential_helper: create.user.credential_helper,
                     run_limit: create.run_limit,
                 };
                 show(client, client.api.post(&["registries"], &new).await?)
@@ -123,6 +127,7 @@ impl Update {
     async fn run(self, client: &Client) -> Result<Exit> {
         let change = RegistryUpdate {
             credentials: if self.no_credentials { Some(None) } else { self.user.read()?.map(Some) },
+            credential_helper: self.user.credential_helper.then_some(true),
             run_limit: self.run_limit,
         };
         if change == RegistryUpdate::default() {
@@ -149,7 +154,11 @@ fn table(registries: &[Registry]) -> Table<6> {
         table.row([
             registry.name.clone(),
             registry.host.clone(),
-            registry.username.clone().unwrap_or_default(),
+            match (&registry.username, registry.credential_helper) {
+                (Some(username), _) => username.clone(),
+                (None, true) => "by helper".to_owned(),
+                (None, false) => String::new(),
+            },
             format!("{}…", registry.run_prefix),
             registry.run_limit.to_string(),
             instant(&registry.created),
@@ -165,7 +174,11 @@ fn details(registry: &Registry) -> Details {
         .line("login server", &registry.host)
         .line(
             "username",
-            registry.username.as_deref().unwrap_or("none: it is used without credentials"),
+            match (&registry.username, registry.credential_helper) {
+                (Some(username), _) => username,
+                (None, true) => "given by the operator's credential helper",
+                (None, false) => "none: it is used without credentials",
+            },
         )
         .line("run ids", format_args!("{0}1, {0}2, …", registry.run_prefix))
         .line("run limit", registry.run_limit)

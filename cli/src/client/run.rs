@@ -95,7 +95,7 @@ pub(crate) struct Cancel {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The recipe is that of the run, not of the task as it is now. A run that ended before its source was fetched builds what \
-its context names now, and says so; an upload must still be kept; a .tar.gz is fetched from its address again. Bases are \
+its context names now, and says so; an upload must still be kept; a .tar.gz or an artifact is fetched again. Bases are \
 resolved anew unless --same-bases is given.")]
 pub(crate) struct Rerun {
     /// The run's id, like `ca1`
@@ -214,7 +214,8 @@ pub(crate) async fn watch(
 ) -> Result<Exit> {
     let colours = colours && client.environment.get("NO_COLOR").is_none();
     let watched: Run = client.api.get(&["runs", run]).await?;
-    let mut view = LogView::new(run, show, colours, watched.task_file.is_some());
+    let has_parallel_steps = watched.task_file.is_some() || watched.platform.contains(',');
+    let mut view = LogView::new(run, show, colours, has_parallel_steps);
     match follow(&client.api, run, place, &mut view).await? {
         Followed::Interrupted => Ok(Exit::Interrupted),
         Followed::Ended(run) => {

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use gantry_api::{Task, TaskImages};
 use gantry_domain::id::RunId;
 
+use self::credential::CredentialCommand;
 use self::save::{Create, Update};
 use self::start::RunTask;
 use self::timer::TimerCommand;
@@ -17,6 +18,7 @@ use super::task_images::Images;
 use crate::exit::Exit;
 
 mod base_trigger;
+mod credential;
 mod save;
 mod start;
 mod timer;
@@ -69,6 +71,8 @@ runs in.")]
   gantry task run -n web --arg VERSION=2 --no-wait
   gantry task run -n web -c .             the task's recipe on this folder")]
     Run(RunTask),
+    #[command(subcommand)]
+    Credential(CredentialCommand),
     #[command(subcommand)]
     Timer(TimerCommand),
     #[command(flatten)]
@@ -135,6 +139,7 @@ impl Tasks {
             Self::Update(update) => update.run(client).await,
             Self::Delete(one) => one.delete(client).await,
             Self::Run(run) => run.run(client).await,
+            Self::Credential(credential) => credential.run(client).await,
             Self::Timer(timer) => timer.run(client).await,
             Self::File(file) => file.run(client.output, &client.environment),
             Self::ListRuns(list) => list.run(client).await,

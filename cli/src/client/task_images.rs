@@ -11,7 +11,7 @@ pub(super) struct Images<'a>(pub(super) &'a TaskImages);
 
 impl fmt::Display for Images<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TaskImages { read, images, unread, is_cut, failed } = self.0;
+        let TaskImages { read, images, unread, is_cut, circle, failed } = self.0;
         let mut details = Details::default();
         details
             .maybe("read", read.as_ref().map(reading))
@@ -20,6 +20,7 @@ impl fmt::Display for Images<'_> {
                 "not known",
                 unread.iter().map(|step| format!("step `{}`: {}", step.step, step.why)),
             )
+            .maybe("circle", (!circle.is_empty()).then(|| in_circle(circle)))
             .maybe("cut", is_cut.then_some("there are more images than are recorded"));
         write!(f, "{details}")?;
         if read.is_none() {
@@ -54,6 +55,11 @@ fn failure(failed: &FailedScan) -> String {
     let step = error.step.as_ref().map(|step| format!("step `{step}`: ")).unwrap_or_default();
     let (at, reader) = (instant(at), reader(run.as_ref()));
     format!("{reader} of revision {revision}, {at}: {step}{}", error.message)
+}
+
+fn in_circle(circle: &[String]) -> String {
+    let circle = circle.join(" → ");
+    format!("{circle}: push under another name, or disable the base image trigger of one of them")
 }
 
 fn reader(run: Option<&String>) -> String {
@@ -92,6 +98,16 @@ mod tests {
         IMAGE                          ROLE       STEP   DOCKERFILE  PLATFORM
         docker.io/library/node:22      buildtime  build  Dockerfile  linux/amd64
         docker.io/library/bash:latest  step       build              linux/amd64
+        ");
+    }
+
+    #[test]
+    fn a_circle_is_shown_with_the_remedy() {
+        let read = json!({"revision": 1, "at": "2026-03-09T20:30:10.123Z"});
+        insta::assert_snapshot!(shown(json!({"read": read, "images": [], "circle": ["a", "b", "a"]})), @r"
+        read    revision 1, 2026-03-09T20:30:10Z, by a scan
+        circle  a → b → a: push under another name, or disable the base image trigger of one of them
+        the task needs no images
         ");
     }
 

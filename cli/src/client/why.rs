@@ -8,7 +8,7 @@ use gantry_api::{BaseImage, Child, MovedImage, Origin, Why};
 
 use super::Client;
 use super::dot::{Graph, IMAGE};
-use super::image::short;
+use super::image::{chosen, short};
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
@@ -79,6 +79,10 @@ fn origin_lines(details: &mut Details, origin: &Origin) {
         .line("built by", format_args!("run {}{task} in {}", built.run, built.registry))
         .line("at", instant(&built.pushed))
         .line("platform", &built.platform)
+        .each(
+            "images",
+            built.children.iter().map(|child| format!("{}: {}", child.platform, child.digest)),
+        )
         .line("source", &built.source)
         .maybe("commit", built.commit.as_ref())
         .line("cause", &built.cause)
@@ -126,7 +130,8 @@ fn base_row(base: &BaseImage, of: Option<&Origin>, depth: usize) -> [String; 6] 
         }
         None => Default::default(),
     };
-    let name = format!("{}{}", "  ".repeat(depth), base.image);
+    let shown = chosen(base).unwrap_or_else(|| base.image.clone());
+    let name = format!("{}{shown}", "  ".repeat(depth));
     [name, short(&base.digest).to_owned(), base.role.clone(), run, task, cause]
 }
 
@@ -209,8 +214,10 @@ mod tests {
     /// `web` is built on `node`, and that on busybox; `shop` and `top` are built on them.
     fn why() -> Why {
         let base = |name: &str, own: char| json!({"image": name, "digest": digest(own), "role": "runtime"});
-        let mut web =
-            origin(0, "node", 'b', json!([base("docker.io/library/busybox:1", 'a')]), "ca5");
+        let mut busybox = base("docker.io/library/busybox:1", 'a');
+        busybox["policy"] = json!("docker.io/library/busybox:1.*");
+        busybox["tag"] = json!("1.37.0");
+        let mut web = origin(0, "node", 'b', json!([busybox]), "ca5");
         web["wave"] = json!({
             "id": "ca-w1", "event": "image:ca:1234:2",
             "cause": {"image": "docker.io/library/busybox:1", "from": digest('0'), "to": digest('a')}
@@ -250,8 +257,8 @@ mod tests {
         wave       ca-w1: docker.io/library/busybox:1 from sha256:000000000000 to sha256:aaaaaaaaaaaa
         event      image:ca:1234:2
 
-        BUILT ON                     DIGEST               ROLE     RUN  TASK  CAUSE
-        docker.io/library/busybox:1  sha256:aaaaaaaaaaaa  runtime
+        BUILT ON                                DIGEST               ROLE     RUN  TASK  CAUSE
+        docker.io/library/busybox:1.* → 1.37.0  sha256:aaaaaaaaaaaa  runtime
 
         USED BY  REGISTRY  ON                        RUN  BUILT                 PUSHED
         web      ghcr      ghcr.io/octo/node:latest  ca6  2026-03-09T20:31:10Z  ghcr.io/octo/web:latest

@@ -63,15 +63,26 @@ fn drained_words(worker: &Worker) -> String {
     }
 }
 
-fn table(workers: &[Worker]) -> Table<8> {
+fn table(workers: &[Worker]) -> Table<9> {
     let mut table = Table::new(
-        ["WORKER", "POOL", "SLOTS", "RUNS", "FREE DISK", "LAST SEEN", "DRAINED", "ENGINE"],
+        [
+            "WORKER",
+            "POOL",
+            "PLATFORMS",
+            "SLOTS",
+            "RUNS",
+            "FREE DISK",
+            "LAST SEEN",
+            "DRAINED",
+            "ENGINE",
+        ],
         "no workers: start one with `gantry worker`; `gantry up` has one, unless `worker.enabled` is false",
     );
     for worker in workers {
         table.row([
             worker.id.clone(),
             worker.pool.clone(),
+            worker.platforms.join(","),
             worker.slots.to_string(),
             worker.runs.join(","),
             worker.free_disk.map(size).unwrap_or_default(),

@@ -27,6 +27,7 @@ use crate::environment::Environment;
 use crate::loopback;
 
 mod github_app;
+mod helpers;
 mod keys;
 mod measured;
 mod parts;
@@ -176,7 +177,8 @@ impl Service {
         let scheduler = match keys.service().filter(|_| role.does(Role::Scheduler)) {
             Some(keyring) => {
                 let listeners = ingress.as_ref().map(|(_, listeners)| listeners);
-                Some(shared.scheduler(keyring, public_url(&settings, listeners)?)?)
+                let url = public_url(&settings, listeners)?;
+                Some(shared.scheduler(keyring, url, helpers::helpers(&settings, environment)?)?)
             }
             None => None,
         };

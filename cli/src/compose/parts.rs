@@ -11,6 +11,7 @@ use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, PoolKey, random_hex};
 use gantry_ops::settings::{Settings, Steps};
 use gantry_remote::code_host::CodeHosts;
+use gantry_remote::credential_helper::CredentialHelpers;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
 use gantry_remote::image_registry::RemoteImageRegistry;
@@ -103,7 +104,12 @@ impl<'a> SharedParts<'a> {
         })
     }
 
-    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>, public_url: Url) -> Result<Scheduler> {
+    pub(super) fn scheduler(
+        &self,
+        keyring: &Arc<Keyring>,
+        public_url: Url,
+        helpers: CredentialHelpers,
+    ) -> Result<Scheduler> {
         let kept = &self.settings.retention;
         let code_hosts = self.code_hosts()?;
         Ok(Scheduler {
@@ -122,6 +128,7 @@ impl<'a> SharedParts<'a> {
             images: Arc::new(RemoteImageRegistry::new(self.http.clone())?),
             image_looks: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
+            helpers: Arc::new(helpers),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
@@ -131,6 +138,7 @@ impl<'a> SharedParts<'a> {
                 queue_timeout: self.settings.runs.queue_timeout,
                 base_images: BaseImageSettings {
                     interval: self.settings.images.interval,
+                    intervals: self.settings.images.intervals.clone(),
                     quiet: self.settings.images.quiet,
                     canary: self.settings.images.canary,
                 },

@@ -7,7 +7,7 @@ use actix_web::web::{Bytes, Data, Path as At, Query};
 use actix_web::{HttpRequest, HttpResponse, get};
 use futures_util::Stream;
 use gantry_domain::id::{RunId, StepId};
-use gantry_domain::recipe::Work;
+use gantry_domain::recipe::{Recipe, Work};
 use gantry_domain::run::Run;
 use gantry_ops::terminal;
 use serde::Deserialize;
@@ -41,9 +41,9 @@ impl LogQuery {
     }
 }
 
-/// Returns a log as text, as far as it is written. Lines of a task file's steps begin with the step's name, like
-/// `test │ `, because several of them may write at once. Control characters, and characters that hide or reorder others, are
-/// escaped, like `\x1b`; `/log/events` has them unescaped. With `Accept: text/event-stream`, the same as `/log/events`.
+/// Returns a log as text, as far as it is written. Lines of a task file's steps, and of a build for several platforms, begin
+/// with the step's name, like `test │ `, because several of them may write at once. Control characters, and characters that
+/// hide or reorder others, are escaped, like `\x1b`; `/log/events` has them unescaped. With `Accept: text/event-stream`, the same as `/log/events`.
 #[utoipa::path(
     tag = "logs",
     security(("token" = ["read"])),
@@ -168,6 +168,11 @@ fn has_several_attempts(run: &Run) -> bool {
     run.attempts.len() + usize::from(run.state.lease().is_some()) > 1
 }
 
+/// Whether several steps may write at once: those of a task file, or the legs of a build.
+fn has_parallel_steps(recipe: &Recipe) -> bool {
+    matches!(recipe.work, Work::File(_)) || recipe.platforms.are_several()
+}
+
 impl TextLog {
     fn new(
         state: Data<State>,
@@ -184,7 +189,7 @@ impl TextLog {
             only: query.attempt,
             with_marks: query.attempt.is_none() && has_several_attempts(run),
             skip_to: position.offset,
-            with_steps: matches!(run.recipe.work, Work::File(_)),
+            with_steps: has_parallel_steps(&run.recipe),
             in_line_of: None,
             waiting: VecDeque::new(),
             is_over: false,

@@ -7,7 +7,7 @@
 //! | `GET PATCH DELETE /registries/{registry}` | read, write, write | |
 //! | `GET /registries/{registry}/secrets` | read | lists its secrets, without values |
 //! | `GET PUT DELETE /registries/{registry}/secrets/{name}` | read, write, write | `PUT` adds a version |
-//! | `POST /registries/{registry}/uploads` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
+//! | `POST /registries/{registry}/uploads?from` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
 //! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes an upload |
 //! | `POST /registries/{registry}/builds` | run | starts a quick build; `Idempotency-Key` |
 //! | `POST /registries/{registry}/runs` | run | runs a task file without a task; `Idempotency-Key` |

@@ -53,10 +53,14 @@ pub(super) async fn list(
 ) -> Result<Json<types::Page<types::Run>>, ApiError> {
     let wanted = query.into_inner().wanted()?;
     let listed = runs::list(&state, &allowed, &wanted, &paging.paging()).await?;
-    Ok(page(&listed, view::run))
+    let forecasts = runs::forecasts(state.store.as_ref(), &listed.items).await?;
+    Ok(page(&listed, |run| types::Run {
+        queue: forecasts.get(&run.id).copied().map(view::queue_place),
+        ..view::run(run)
+    }))
 }
 
-/// Shows a run. For a queued run this includes what it waits for.
+/// Shows a run. For a queued run this includes what it waits for, and where it stands.
 #[utoipa::path(tag = "runs", security(("token" = ["read"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[get("/runs/{run}")]
 pub(super) async fn show(
@@ -66,8 +70,10 @@ pub(super) async fn show(
 ) -> Result<Json<types::Run>, ApiError> {
     let run = runs::find(&state, &allowed, *at).await?;
     let waits_for = runs::explain_wait(state.store.as_ref(), &run).await?;
+    let forecasts = runs::forecasts(state.store.as_ref(), std::slice::from_ref(&run)).await?;
+    let queue = forecasts.get(&run.id).copied().map(view::queue_place);
     let steps = view::steps(&run, &runs::last_steps(&state, &run).await?);
-    Ok(Json(types::Run { waits_for, steps, ..view::run(&run) }))
+    Ok(Json(types::Run { waits_for, queue, steps, ..view::run(&run) }))
 }
 
 /// Sets whether a run and its log are kept for good.

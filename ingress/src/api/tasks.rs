@@ -72,8 +72,8 @@ pub(super) async fn images(
     at: At<(RegistryName, TaskName)>,
 ) -> Result<Json<types::TaskImages>, ApiError> {
     let (registry, name) = at.into_inner();
-    let images = tasks::images(&state, &allowed, &registry, &name).await?;
-    Ok(Json(view::task_images(&images)))
+    let (images, circle) = tasks::images(&state, &allowed, &registry, &name).await?;
+    Ok(Json(view::task_images(&images, circle.as_ref())))
 }
 
 /// Changes a task, as its next revision. Existing runs are not affected.

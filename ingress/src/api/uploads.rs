@@ -3,11 +3,13 @@
 use std::io;
 
 use actix_web::http::header;
-use actix_web::web::{Data, Path as At, Payload};
+use actix_web::web::{Data, Path as At, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, delete, post};
 use futures_util::TryStreamExt as _;
 use gantry_api as types;
 use gantry_domain::id::{RegistryName, UploadId};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
@@ -15,12 +17,22 @@ use crate::state::State;
 use crate::usecase::uploads::{self, Archive};
 use crate::view;
 
+/// Which earlier upload the body is a difference to.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UploadQuery {
+    /// An upload of the same token in the same registry. The body is then a delta,
+    /// `application/vnd.gantry.delta`, and what is stored is the whole archive.
+    #[param(value_type = Option<String>)]
+    from: Option<UploadId>,
+}
+
 /// Uploads an archive, `.tar.gz` or `.tar`, as the request's body. Builds refer to it by its id. It is removed after
 /// `retention.uploads`.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
-    params(("registry" = String, Path)),
+    params(("registry" = String, Path), UploadQuery),
     request_body(content_type = "application/octet-stream", content = Vec<u8>),
     responses((status = 201, body = types::Upload), Failures)
 )]
@@ -30,11 +42,17 @@ pub(super) async fn create(
     allowed: Allowed<Run>,
     request: HttpRequest,
     at: At<RegistryName>,
+    query: Query<UploadQuery>,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let pieces = payload.map_err(io::Error::other);
-    let archive = Archive { pieces, declared: declared_length(&request) };
-    let upload = uploads::create(&state, &allowed, &at, archive).await?;
+    let upload = match &query.from {
+        Some(from) => uploads::create_from(&state, &allowed, &at, from, pieces).await?,
+        None => {
+            let archive = Archive { pieces, declared: declared_length(&request) };
+            uploads::create(&state, &allowed, &at, archive).await?
+        }
+    };
     Ok(HttpResponse::Created().json(view::upload(&upload)))
 }
 

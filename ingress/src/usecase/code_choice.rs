@@ -1,11 +1,12 @@
 //! Who may choose the code that sees a task's secrets: its secret build arguments, or the secret values and the declared
-//! secrets of its task file.
+//! secrets of its task file; and the images that its credentials for registries show.
 //!
 //! Any instruction of a build may read them, also one of a base image, and so may a step that they are given to. So a
 //! caller who chooses the code can read the secrets, and must either have given them or have a token that is trusted
 //! with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};
+use gantry_domain::image::RegistryHost;
 use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::run::Run;
 use gantry_domain::secret::SecretId;
@@ -19,20 +20,26 @@ use crate::refusal::Refusal;
 
 /// Checks that a caller who chooses the code of a run may declare its secrets.
 pub(super) fn check_declared(recipe: &Recipe, scope: Scope) -> Result<(), Refusal> {
-    let Work::File(file) = &recipe.work else { return Ok(()) };
-    if file.secrets.is_empty() || scope >= Scope::Write {
+    let declared = match &recipe.work {
+        Work::File(file) => Some(file.secrets.keys().map(SecretId::as_str)),
+        Work::Build(_) => None,
+    };
+    let logins = recipe.logins.iter().filter(|(_, login)| login.sources().next().is_some());
+    let logins = logins.map(|(host, _)| host.as_str());
+    let ids: Vec<&str> = declared.into_iter().flatten().chain(logins).collect();
+    if ids.is_empty() || scope >= Scope::Write {
         return Ok(());
     }
-    let ids: Vec<&str> = file.secrets.keys().map(SecretId::as_str).collect();
     Err(Refusal::Forbidden(format!(
         "the code of this run may read the registry's secrets that it declares ({}): this needs a token of scope `write`, \
-         or values of its own (`secret_values`)",
+         or values of its own (`secret_values`, or a `password`)",
         ids.join(", ")
     )))
 }
 
-/// Takes the declared secrets from a run whose context its task's owner did not choose.
+/// Takes the declared secrets, and the credentials for registries, from a run whose context its task's owner did not choose.
 pub(super) fn take_declared(recipe: &mut Recipe) {
+    recipe.logins.clear();
     if let Work::File(file) = &mut recipe.work {
         file.secrets.clear();
     }
@@ -52,6 +59,15 @@ pub(super) fn check_override(
     };
     let kept = kept(recipe, given);
     let chosen = chosen(body);
+    if !recipe.logins.is_empty() && !chosen.is_empty() && scope < Scope::Write {
+        return Err(Refusal::Forbidden(format!(
+            "task `{}` has credentials for {}, and {} may choose other images or code, which would see what they show: this needs \
+             a token of scope `write`, or a `context` or `upload` of its own, whose run has none of these credentials",
+            task.id,
+            hosts(recipe),
+            chosen.join(", ")
+        )));
+    }
     if kept.is_empty() || chosen.is_empty() || (scope >= Scope::Write && !is_elsewhere) {
         return Ok(());
     }
@@ -81,7 +97,7 @@ pub(super) async fn check_rerun(
     token: &Token,
 ) -> Result<(), Refusal> {
     let asked_for_it = run.cause.by() == Some(&token.id);
-    if kept(recipe, |_| false).is_empty()
+    if (kept(recipe, |_| false).is_empty() && recipe.logins.is_empty())
         || token.scope >= Scope::Write
         || asked_for_it
         || is_fixed(&recipe.source)
@@ -124,6 +140,7 @@ fn is_fixed(source: &Source) -> bool {
             .as_ref()
             .is_some_and(|reference| reference.as_str().parse::<CommitId>().is_ok()),
         Source::Upload { .. } | Source::Nothing => true,
+        Source::Artifact { image } => image.digest().is_some(),
         Source::Tarball { .. } => false,
     }
 }
@@ -137,8 +154,27 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
         let mut secrets = asked.secret_build_args.iter().chain(values).chain(declared);
         secrets.any(|secrets| secrets.contains_key(name))
     };
+    if before.recipe.source == after.recipe.source {
+        return Ok(());
+    }
+    let is_given = |host: &RegistryHost| {
+        asked
+            .credentials
+            .keys()
+            .any(|server| server.parse().is_ok_and(|it: RegistryHost| it == *host))
+    };
+    if let Some(host) = after.recipe.logins.keys().find(|host| !is_given(host)) {
+        return Err(Refusal::invalid(
+            "context",
+            format!(
+                "task `{}` has credentials for {host}, which another context must not use: give them again with this change \
+                 (`credentials`), or remove them with `null`",
+                before.id
+            ),
+        ));
+    }
     let kept = kept(&after.recipe, given);
-    if before.recipe.source == after.recipe.source || kept.is_empty() {
+    if kept.is_empty() {
         return Ok(());
     }
     Err(Refusal::invalid(
@@ -150,6 +186,11 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
             kept.join(", ")
         ),
     ))
+}
+
+/// The registries that a recipe has credentials for.
+fn hosts(recipe: &Recipe) -> String {
+    recipe.logins.keys().map(RegistryHost::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The secrets of a recipe that the caller did not give, by name.

@@ -3,6 +3,7 @@
 //! In: the caller as an [`Allowed`](crate::access::Allowed), and the request as texts of `gantry_api` or parsed values.
 //! Out: records, or a refusal. Knows no HTTP: reading requests and writing answers is the business of `api`.
 
+pub(crate) mod circles;
 mod code_choice;
 pub(crate) mod deliveries;
 pub(crate) mod hooks;

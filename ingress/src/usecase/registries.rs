@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use gantry_api::{Credentials, RegistryCreate, RegistryUpdate};
 use gantry_domain::id::{RegistryName, RunPrefix};
-use gantry_domain::registry::{Registry, SealedCredentials};
+use gantry_domain::registry::{Registry, RegistryCredentials, SealedCredentials};
 use gantry_ops::secret::{SecretError, SecretString};
 use gantry_seams::CreateError;
 use gantry_seams::registries::{self, Deleted, NewRegistry};
@@ -52,6 +52,7 @@ pub(crate) async fn create(
     if let Some(credentials) = &asked.credentials {
         check_credentials(&mut mistakes, credentials);
     }
+    check_helper(&mut mistakes, asked.credential_helper, asked.credentials.is_some());
     let (Some(name), Some(host), Some(run_limit)) = (name, host, run_limit) else {
         return Err(Refusal::Invalid(mistakes));
     };
@@ -68,8 +69,10 @@ pub(crate) async fn create(
         return Err(exists());
     }
     let prefix = registries::reserve_prefix(store).await?;
-    let sealed = asked.credentials.as_ref().map(|credentials| seal(state, prefix, credentials));
-    let credentials = sealed.transpose()?;
+    let credentials = match &asked.credentials {
+        Some(given) => Some(seal(state, prefix, given)?),
+        None => asked.credential_helper.then_some(RegistryCredentials::Helper),
+    };
     let new = NewRegistry { name, prefix, host, credentials, run_limit };
     match registries::create(store, new).await {
         Ok(registry) => Ok(registry),
@@ -93,17 +96,24 @@ fn check_credentials(mistakes: &mut Mistakes, credentials: &Credentials) {
     }
 }
 
+fn check_helper(mistakes: &mut Mistakes, has_helper: bool, has_credentials: bool) {
+    if has_helper && has_credentials {
+        let message = "give `credentials`, or have them given by the operator's helper, not both";
+        mistakes.add("credential_helper", message);
+    }
+}
+
 /// Seals credentials that were already checked.
 fn seal(
     state: &State,
     registry: RunPrefix,
     credentials: &Credentials,
-) -> Result<SealedCredentials, SecretError> {
+) -> Result<RegistryCredentials, SecretError> {
     let secret = SecretString::from(credentials.password.as_str());
-    Ok(SealedCredentials {
+    Ok(RegistryCredentials::Given(SealedCredentials {
         username: credentials.username.clone(),
         password: state.keyring.seal(&Registry::seals_for(registry), &secret)?,
-    })
+    }))
 }
 
 /// Changes a registry's credentials and run limit.
@@ -122,17 +132,22 @@ pub(crate) async fn update(
     if let Some(Some(new)) = &asked.credentials {
         check_credentials(&mut mistakes, new);
     }
+    let has_helper = asked.credential_helper == Some(true);
+    check_helper(&mut mistakes, has_helper, asked.credentials.is_some());
     mistakes.none()?;
-    let credentials = match &asked.credentials {
-        None => registry.credentials.clone(),
-        Some(None) => None,
-        Some(Some(new)) => Some(seal(state, registry.prefix, new)?),
+    let credentials = match (&asked.credentials, asked.credential_helper) {
+        (Some(Some(new)), _) => Some(Some(seal(state, registry.prefix, new)?)),
+        (Some(None), _) => Some(None),
+        (None, Some(true)) => Some(Some(RegistryCredentials::Helper)),
+        // Credentials that were given stay.
+        (None, Some(false)) => registry.given_credentials().is_none().then_some(None),
+        (None, None) => None,
     };
     let store = state.store.as_ref();
     let changed = registries::update(store, name, registry.prefix, |registry| {
         registry.run_limit = limit.unwrap_or(registry.run_limit);
-        if asked.credentials.is_some() {
-            registry.credentials = credentials.clone();
+        if let Some(credentials) = &credentials {
+            registry.credentials.clone_from(credentials);
         }
     });
     changed.await?.ok_or_else(|| Refusal::no_registry(name))

@@ -3,6 +3,7 @@
 use gantry_api::{TaskFileUpdate, TaskUpdate};
 use gantry_domain::recipe::{FileWork, Work};
 use gantry_domain::registry::Registry;
+use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::{Keyring, SecretError};
@@ -23,13 +24,23 @@ pub(super) fn changed(
     let mut changed = task.clone();
     let recipe = &mut changed.recipe;
     if let Some(text) = &asked.context
-        && let Some(source) = check.context(text)?
+        && let Some(mut source) = check.context(text)?
     {
+        if let Source::Git(git) = &mut source {
+            git.submodules = recipe.source.has_submodules();
+        }
         recipe.source = source;
     }
+    if let Some(wanted) = asked.submodules {
+        check.submodules(&mut recipe.source, wanted);
+    }
     change_work(&mut recipe.work, asked, &mut check)?;
-    set(&mut recipe.platform, asked.platform.as_deref(), |text| check.platform(text));
+    check.change_logins(&mut recipe.logins, &asked.credentials)?;
+    set(&mut recipe.platforms, asked.platform.as_deref(), |text| check.platforms(text));
     set(&mut recipe.timeout, asked.timeout, |seconds| check.timeout(seconds));
+    set(&mut recipe.follows, asked.base_image_follow.as_deref(), |texts| {
+        check.base_image_follow(texts)
+    });
     set(&mut changed.status, asked.status.as_deref(), |text| check.status("status", text));
     if let Some(trigger) = &asked.source_trigger {
         changed.source_trigger = trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
@@ -52,6 +63,10 @@ pub(super) fn changed(
     set(&mut changed.reports, asked.report_status, Some);
     if let Some(limit) = asked.run_limit {
         changed.run_limit = limit.and_then(|limit| check.run_limit(limit));
+    }
+    if let Some(group) = &asked.concurrency_group {
+        changed.concurrency_group =
+            group.as_deref().and_then(|group| check.concurrency_group(group));
     }
     let (images, push) = match &changed.recipe.work {
         Work::Build(build) => (build.images.as_slice(), build.push),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_api::{TaskCreate, TaskUpdate};
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
+use gantry_domain::recipe::Recipe;
 use gantry_domain::registry::Registry;
 use gantry_domain::scan::TaskImages;
 use gantry_domain::task::{Status, Task};
@@ -12,6 +13,7 @@ use gantry_seams::provisioning::{self, Provisioned};
 use gantry_seams::timers::{self, Scheduled};
 use gantry_seams::{AddError, task_images, tasks};
 
+use super::circles::{self, Circle};
 use super::paging::{Listed, Paging};
 use super::recipe::{Checker, Whole, lint};
 use super::task_change::changed;
@@ -82,7 +84,10 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let now = state.store.now().await?;
     let mut check = Checker::new(registry, &state.keyring);
     let name: Option<TaskName> = check.mistakes.parse("name", &new.name);
-    let source = check.context(&new.context)?;
+    let mut source = check.context(&new.context)?;
+    if let Some(source) = &mut source {
+        check.submodules(source, new.submodules);
+    }
     let parts = check.recipe(source, &new.into(), new.task_file.as_ref())?;
     let status = match &new.status {
         Some(status) => check.status("status", status),
@@ -92,10 +97,13 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         new.source_trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     let base_image_trigger = new.base_image_trigger.clone().unwrap_or_default();
     let base_image_trigger = check.base_image_trigger(&base_image_trigger);
+    let follows = check.base_image_follow(&new.base_image_follow);
     let timers = check.timers(&new.timers, now);
     let git_token = check.git_token(new.git_token.as_deref())?;
     let api_token = check.api_token(new.api_token.as_deref())?;
     let run_limit = new.run_limit.and_then(|limit| check.run_limit(limit));
+    let group = new.concurrency_group.as_deref();
+    let concurrency_group = group.and_then(|group| check.concurrency_group(group));
     if let Some(source) = &parts.source {
         check.together(&Whole {
             source,
@@ -108,11 +116,12 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
             task: name.as_ref(),
         });
     }
-    let (Some(name), Some(recipe), Some(status), Some(timers)) =
-        (name, parts.whole(), status, timers)
+    let (Some(name), Some(recipe), Some(follows), Some(status), Some(timers)) =
+        (name, parts.whole(), follows, status, timers)
     else {
         return Err(Refusal::Invalid(check.mistakes));
     };
+    let recipe = Recipe { follows, ..recipe };
     check.finish(&recipe, git_token.as_ref())?;
     lint(&recipe).await?;
     Ok(Task {
@@ -128,6 +137,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         reports: new.report_status,
         api_token,
         run_limit,
+        concurrency_group,
         created: now,
         updated: now,
     })
@@ -191,15 +201,17 @@ fn absent(id: &TaskId) -> Refusal {
     Refusal::NotFound { what: "task", name: id.to_string() }
 }
 
-/// The images that a task needs, as far as they are known.
+/// The images that a task needs, as far as they are known, and the circle that they close.
 pub(crate) async fn images(
     state: &State,
     allowed: &Allowed<Read>,
     registry: &RegistryName,
     name: &TaskName,
-) -> Result<TaskImages, Refusal> {
-    let (_, task) = find(state, allowed, registry, name).await?;
-    Ok(task_images::find(state.store.as_ref(), &task).await?)
+) -> Result<(TaskImages, Option<Circle>), Refusal> {
+    let store = state.store.as_ref();
+    let (registry, task) = find(state, allowed, registry, name).await?;
+    let circle = circles::of_task(store, &registry, &task).await?;
+    Ok((task_images::find(store, &task).await?, circle))
 }
 
 /// Changes a task, as its next revision. Existing runs are not affected.
@@ -214,6 +226,7 @@ pub(crate) async fn update(
     let now = state.store.now().await?;
     let changed = changed(&state.keyring, &registry, &task, asked, now)?;
     lint(&changed.recipe).await?;
+    circles::refuse_new(state.store.as_ref(), &registry, &task, &changed).await?;
     let is_as_checked = AtomicBool::new(true);
     let updated = tasks::update(state.store.as_ref(), &task.id, |now| {
         let unchanged = now.created == task.created && now.revision == task.revision;

@@ -21,6 +21,10 @@ use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
 
+mod delta;
+
+pub(crate) use delta::create_from;
+
 /// An upload reserves its registry's quota in steps of this size.
 const ANNOUNCED_AT_ONCE: u64 = 64 << 20;
 
@@ -153,7 +157,7 @@ pub(crate) async fn delete(
     let registry = allowed.registry(store, registry).await?.name;
     let found = uploads::find(store, &id).await?.filter(|upload| upload.registry == registry);
     if found.is_none() {
-        return Err(Refusal::NotFound { what: "upload", name: id.to_string() });
+        return Err(Refusal::no_upload(&id));
     }
     state.blobs.delete(&uploads::blob_path(&id)).await?;
     uploads::delete(store, &Kept { registry, id }).await?;

@@ -19,6 +19,10 @@ fn watched(shown: &Watch) -> types::WatchedImage {
     let watch = &shown.watch;
     types::WatchedImage {
         image: watch.watched.image.to_string(),
+        chosen: watch.chosen.as_ref().map(|chosen| types::ChosenTag {
+            tag: chosen.tag.to_string(),
+            since: time(chosen.since),
+        }),
         credentials_of: shown.credentials_of.as_ref().map(ToString::to_string),
         digest: watch.digest.as_ref().map(ToString::to_string),
         asked: watch.asked.map(time),
@@ -152,6 +156,7 @@ fn child(child: &Child) -> types::Child {
         on: types::OutputImage {
             image: child.on.image.to_string(),
             digest: child.on.digest.to_string(),
+            children: Vec::new(),
         },
         run: child.build.run.to_string(),
         made: outputs(&child.made),

@@ -61,7 +61,7 @@ async fn all_mistakes_of_a_task_are_reported_at_once() {
         "dockerfile": "../Dockerfile",
         "images": ["web:{{.Run.Idd}}", "WEB:1"],
         "build_args": {"1A": "x"},
-        "platform": "windows",
+        "platform": "plan9",
         "timeout": 0,
         "status": "on",
         "source_trigger": {"branch": "a b"},
@@ -77,7 +77,7 @@ async fn all_mistakes_of_a_task_are_reported_at_once() {
     images: `web:{{.Run.Idd}}` is no template: the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName, .Run.Timer, .Run.TimerDue
     images: `WEB:1`: `WEB` is no repository: words of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by `/`, at most 255 characters
     build_args: `1A` is no build argument's name: letters, digits and `_`, not beginning with a digit, at most 200 characters
-    platform: `windows` is no platform: `linux[/architecture[/variant]]`: only linux is built
+    platform: `plan9` is no platform: `linux[/architecture[/variant]]` or `windows/amd64`
     timeout: `0` is no timeout: 1 to 28800 seconds
     status: `on` is no status: `Enabled` or `Disabled`
     source_trigger.branch: `a b` is no git reference: a branch, tag or commit by git's rules for names: no space, `..`, `~^:?*[\`, `@{`, no leading `-`
@@ -316,13 +316,15 @@ async fn a_queued_run_explains_its_wait_and_can_be_cancelled() {
     let run = server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
     assert_eq!((&run["id"], &run["status"]), (&json!("ca1"), &json!("Queued")));
     assert_eq!((&run["run_type"], &run["trigger"]), (&json!("QuickBuild"), &json!("Manual")));
-    assert_eq!(run["waits_for"], "admission");
+    assert_eq!(run["waits_for"], "its turn");
     let rung = within(server.queues.runs.claim()).await.unwrap().unwrap();
     assert_eq!(rung.message().run.to_string(), "ca1");
 
     let id = "ca1".parse().unwrap();
     let limits = runs::Limits { registry: 1, task: None };
-    runs::ready(server.store.as_ref(), id, None, limits).await.unwrap();
+    runs::ready(server.store.as_ref(), id, &"linux-arm64".parse().unwrap(), None, limits)
+        .await
+        .unwrap();
     let run = server.get("/runs/ca1").await.json();
     insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is no worker in pool linux-arm64: start one with `gantry worker --pool linux-arm64`");
     let status = server.get("/status").await.json();

@@ -195,11 +195,13 @@ async fn lineage(server: &TestServer, own: char, base: char) {
     let lineage = Lineage {
         digest: digest(own),
         images: vec!["registry.test:5000/a:1".parse().unwrap()],
-        platform: Platform::default(),
+        platforms: Platform::default().into(),
+        children: Vec::new(),
         bases: vec![BaseImage {
             image: ALPINE.parse().unwrap(),
             digest: digest(base),
             role: BaseRole::Runtime,
+            follows: None,
         }],
         run: gantry_domain::id::RunId::new(prefix, 900),
         registry: "contoso".parse().unwrap(),

@@ -66,7 +66,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     let store = server.store.as_ref();
     let limits = runs::Limits { registry: 8, task: None };
     let run = "ca1".parse().unwrap();
-    runs::ready(store, run, None, limits).await.unwrap();
+    runs::ready(store, run, &"linux-amd64".parse().unwrap(), None, limits).await.unwrap();
     let nonce: LeaseNonce = "0".repeat(32).parse().unwrap();
     let (pool, worker): (_, WorkerId) = ("linux-amd64".parse().unwrap(), "w1".parse().unwrap());
     let lease = Duration::from_secs(60);

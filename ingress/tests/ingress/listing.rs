@@ -61,7 +61,7 @@ async fn a_filtered_run_is_on_the_first_page_among_thousands() {
 async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId> {
     let recipe: Recipe = serde_json::from_value(json!({
         "source": {"kind": "upload", "upload": "u1", "digest": DIGEST},
-        "platform": "linux/amd64",
+        "platforms": "linux/amd64",
         "timeout": 600,
         "work": {"build": {"dockerfile": "Dockerfile", "images": ["web:v1"], "push": true}},
     }))
@@ -88,13 +88,22 @@ async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId>
 /// Completes a run that pushes an image.
 async fn finish(server: &TestServer, run: RunId, image: &str) -> RunId {
     let store = server.store.as_ref();
-    runs::ready(store, run, None, Limits { registry: 8, task: None }).await.unwrap();
+    runs::ready(
+        store,
+        run,
+        &"linux-amd64".parse().unwrap(),
+        None,
+        Limits { registry: 8, task: None },
+    )
+    .await
+    .unwrap();
     let (worker, nonce): (WorkerId, LeaseNonce) =
         ("w1".parse().unwrap(), "1".repeat(32).parse().unwrap());
     let lease = std::time::Duration::from_secs(30);
     let pool = Platform::default().pool();
     let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
-    let output = OutputImage { image: image.parse().unwrap(), digest: DIGEST.parse().unwrap() };
+    let (image, digest) = (image.parse().unwrap(), DIGEST.parse().unwrap());
+    let output = OutputImage { image, digest, children: Vec::new() };
     let product = Product { outputs: vec![output], ..Product::default() };
     let finish = Finish::Outcome(Outcome::Succeeded(product));
     runs::finish(store, run, &taken.holder, finish, &Steps::default()).await.unwrap();

@@ -33,7 +33,9 @@ impl<'a> LogWriter<'a> {
         let pool: PoolName = "linux-amd64".parse().unwrap();
         let limits = runs::Limits { registry: 8, task: None };
         for run in runs::waiting(store, None, 10).await.unwrap() {
-            runs::ready(store, run.id, None, limits).await.unwrap();
+            runs::ready(store, run.id, &"linux-amd64".parse().unwrap(), None, limits)
+                .await
+                .unwrap();
         }
         let worker: WorkerId = "w1".parse().unwrap();
         let nonce: LeaseNonce = "0123456789abcdef0123456789abcdef".parse().unwrap();

@@ -140,7 +140,7 @@ impl World {
         let delivery = Answer::of(server.github(&hook, "push", "d-1", &push('1', '2'))).await;
         delivery.expect(StatusCode::ACCEPTED);
         let lineage = json!({
-            "v": 1, "digest": DIGEST, "images": ["registry.test/a:1"], "platform": "linux/amd64",
+            "v": 1, "digest": DIGEST, "images": ["registry.test/a:1"], "platforms": "linux/amd64",
             "bases": [], "run": run["id"], "registry": "contoso", "source": "s", "cause": "c",
             "pushed": 1_700_000_000_000_i64,
         });

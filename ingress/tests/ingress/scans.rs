@@ -31,7 +31,7 @@ pub(crate) async fn find_images(server: &TestServer, task: &str, needed: &[(&str
             role: *role,
             step: "build".parse().unwrap(),
             dockerfile: Some("Dockerfile".to_owned()),
-            platform: scan.run.recipe.platform.clone(),
+            platform: scan.run.recipe.platforms.first().clone(),
         });
     }
     let found = Scanned::Read { commit: None, images };
@@ -49,7 +49,7 @@ async fn scan_of(server: &TestServer, task: &str) -> TakenRun {
     let scan = creation.add(planner::for_scan_of_saved(&task, event), None).unwrap();
     store.commit(creation.finish()).await.unwrap();
     let limits = Limits { registry: 1, task: None };
-    runs::ready(store, scan.id, None, limits).await.unwrap();
+    runs::ready(store, scan.id, &"linux-amd64".parse().unwrap(), None, limits).await.unwrap();
     let (worker, nonce) = ("w".parse().unwrap(), "1".repeat(32).parse().unwrap());
     let lease = Duration::from_secs(60);
     runs::take(store, &scan.pool(), &worker, &nonce, lease).await.unwrap().unwrap()
@@ -91,7 +91,7 @@ async fn the_images_of_a_task_are_shown_once_they_were_read() {
         role: ImageRole::Runtime,
         step: "build".parse().unwrap(),
         dockerfile: Some("Dockerfile".to_owned()),
-        platform: scan.run.recipe.platform.clone(),
+        platform: scan.run.recipe.platforms.first().clone(),
     });
     let commit = "1".repeat(40);
     let found = Scanned::Read { commit: Some(commit.parse().unwrap()), images };

@@ -21,7 +21,15 @@ async fn a_run_shows_the_steps_of_its_last_attempt() {
     let run = "ca1".parse().unwrap();
     assert!(server.get("/runs/ca1").await.json().get("steps").is_none(), "it has begun none");
 
-    runs::ready(store, run, None, runs::Limits { registry: 8, task: None }).await.unwrap();
+    runs::ready(
+        store,
+        run,
+        &"linux-amd64".parse().unwrap(),
+        None,
+        runs::Limits { registry: 8, task: None },
+    )
+    .await
+    .unwrap();
     let nonce: LeaseNonce = "0".repeat(32).parse().unwrap();
     let (pool, worker): (_, WorkerId) = (Platform::default().pool(), "w1".parse().unwrap());
     let lease = Duration::from_secs(60);

@@ -1,8 +1,9 @@
-//! Makes one waiting run ready: reads the secrets that it declares, gets the App's token for its source if it has no other,
-//! seals its bundle, and takes a place for it.
+//! Makes one waiting run ready: reads the secrets that it names, asks the helper of its registry, gets the App's token for its
+//! source if it has no other, seals its bundle, and takes a place for it.
 
 use std::time::Duration;
 
+use gantry_domain::id::PoolName;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Outcome, Purpose, Run, RunError, RunState, WaitReason};
 use gantry_domain::sealed::Sealed;
@@ -18,18 +19,29 @@ use gantry_seams::store::StoreError;
 use tracing::{Instrument as _, field};
 
 use super::Admitter;
+use crate::logins::{self, Logins, RunLogins};
 use crate::secrets::{self, ReadSecrets, Unread};
 
-/// The pauses between asking a vault or code host that does not answer: they grow with the outage.
+/// The pauses between asking a vault, helper or code host that does not answer: they grow with the outage.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// The longest pause that a vault or code host may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
+/// What was read for a run, beside what is in its record.
+struct Read {
+    secrets: ReadSecrets,
+    logins: RunLogins,
+    /// The App's token for its source.
+    fetch: Option<FetchToken>,
+}
+
 /// What became of a waiting run.
 pub(super) enum Admitted {
     Ready,
+    /// Its secrets are being read, and then it becomes ready.
+    Asked,
     /// It waits on.
     Waits,
     /// It waits for a place.
@@ -39,19 +51,23 @@ pub(super) enum Admitted {
 }
 
 impl Admitter {
-    /// Makes a run ready, or records what it waits for. Vaults and code hosts are asked beside the loop: then the run becomes
+    /// Makes a run ready, or records what it waits for. Vaults, helpers and code hosts are asked beside the loop: then the run becomes
     /// ready later.
     pub(super) async fn make_ready(
         &self,
         run: &Run,
+        pool: &PoolName,
         registry: Registry,
         limits: Limits,
     ) -> Result<Admitted, StoreError> {
         let needs_vault = secrets::declared(run).is_some_and(secrets::needs_vault);
-        if needs_vault || secrets::fetched_as_app(self.code_host.as_ref(), run).is_some() {
-            self.admit_beside(run, registry, limits).await
+        if needs_vault
+            || logins::are_asked_for(run, &registry)
+            || secrets::fetched_as_app(self.code_host.as_ref(), run).is_some()
+        {
+            self.admit_beside(run, pool, registry, limits).await
         } else {
-            self.admit_with_secrets(run, &registry, limits).await
+            self.admit_with_secrets(run, pool, &registry, limits).await
         }
     }
 
@@ -59,6 +75,7 @@ impl Admitter {
     async fn admit_beside(
         &self,
         run: &Run,
+        pool: &PoolName,
         registry: Registry,
         limits: Limits,
     ) -> Result<Admitted, StoreError> {
@@ -66,35 +83,31 @@ impl Admitter {
             self.hold(run, reason.clone()).await?;
             return Ok(Admitted::Full(reason));
         }
-        let Some(begun) = self.vaults.begin(run.id) else { return Ok(Admitted::Waits) };
+        let Some(begun) = self.logins.vaults.begin(run.id) else { return Ok(Admitted::Waits) };
         // An outage stays the reason until it is over.
         if vault_away_since(run).is_none() {
             self.hold(run, WaitReason::Secrets).await?;
         }
-        let (admitter, run) = (self.clone(), run.clone());
+        let (admitter, run, pool) = (self.clone(), run.clone(), pool.clone());
         tokio::spawn(async move {
             let _until_it_ends = begun;
-            if let Err(error) = admitter.admit_with_secrets(&run, &registry, limits).await {
+            if let Err(error) = admitter.admit_with_secrets(&run, &pool, &registry, limits).await {
                 tracing::warn!(run.id = %run.id, "run {} is not made ready yet: {error}", run.id);
             }
         });
-        Ok(Admitted::Waits)
+        Ok(Admitted::Asked)
     }
 
     /// Reads the secrets that the run declares, seals them with its others, and admits it.
     async fn admit_with_secrets(
         &self,
         run: &Run,
+        pool: &PoolName,
         registry: &Registry,
         limits: Limits,
     ) -> Result<Admitted, StoreError> {
-        let (store, keyring) = (self.store.as_ref(), self.keyring.as_ref());
-        let reading = async {
-            let read = secrets::read(store, keyring, &self.vaults, run).await?;
-            let fetch = secrets::fetch_token(self.code_host.as_ref(), &self.vaults, run).await?;
-            Ok((read, fetch))
-        };
-        let (read, fetch) = match reading.await {
+        let store = self.store.as_ref();
+        let read = match self.read(run, registry).await {
             Ok(read) => read,
             Err(Unread::Refused { code, message }) => return self.end(run, code, message).await,
             Err(Unread::Away { code, error, not_before }) => {
@@ -103,11 +116,11 @@ impl Admitter {
             Err(Unread::Store(error)) => return Err(error),
         };
         let now = store.now().await?;
-        let sealed = match self.seal_bundle(run, registry, read, fetch, now) {
+        let sealed = match self.seal_bundle((run, pool), registry, read, now) {
             Ok(sealed) => sealed,
             Err(error) => return self.give_up(run, error.to_string()).await,
         };
-        match runs::ready(store, run.id, sealed, limits).await {
+        match runs::ready(store, run.id, pool, sealed, limits).await {
             Ok(Admission::Ready(run)) => {
                 self.ring(&run).await;
                 Ok(Admitted::Ready)
@@ -120,7 +133,16 @@ impl Admitter {
         }
     }
 
-    /// Lets the run wait until its vault or code host is asked again, or ends it once the outage has lasted for [`OUTAGE`].
+    async fn read(&self, run: &Run, registry: &Registry) -> Result<Read, Unread> {
+        let Logins { store, keyring, vaults, .. } = &self.logins;
+        Ok(Read {
+            secrets: secrets::read(store.as_ref(), keyring, vaults, run).await?,
+            logins: self.logins.of_run(run, registry).await?,
+            fetch: secrets::fetch_token(self.code_host.as_ref(), vaults, run).await?,
+        })
+    }
+
+    /// Lets the run wait until its vault, helper or code host is asked again, or ends it once the outage has lasted for [`OUTAGE`].
     async fn wait_for_answer(
         &self,
         run: &Run,
@@ -164,10 +186,9 @@ impl Admitter {
 
     fn seal_bundle(
         &self,
-        run: &Run,
+        (run, pool): (&Run, &PoolName),
         registry: &Registry,
-        secrets: ReadSecrets,
-        fetch: Option<FetchToken>,
+        read: Read,
         now: Timestamp,
     ) -> Result<Option<Sealed>, SecretError> {
         let (recipe, git_token) = (&run.recipe, run.git_token.as_ref());
@@ -180,7 +201,14 @@ impl Admitter {
                 Bundle::of_source(&self.keyring, registry, recipe, git_token)?
             }
         };
-        let mut bundle = Bundle { secrets, ..gathered };
+        let Read { secrets, logins, fetch } = read;
+        let mut bundle = Bundle {
+            secrets,
+            secret_usernames: logins.secret_usernames,
+            take_by: logins.take_within.map(|within| now.after(within)),
+            ..gathered
+        };
+        bundle.registries.extend(logins.registries);
         if let Some(FetchToken { token, valid_for }) = fetch {
             bundle.git_token = Some(token);
             bundle.git_token_until = Some(now.after(valid_for));
@@ -188,7 +216,7 @@ impl Admitter {
         if bundle.is_empty() {
             return Ok(None);
         }
-        let pool = self.keyring.pool_key(&run.pool()).public();
+        let pool = self.keyring.pool_key(pool).public();
         // Sealed for exactly this record of the run: after any change the bundle does not open.
         bundle.seal(&pool, run).map(Some)
     }

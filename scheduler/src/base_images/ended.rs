@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gantry_domain::id::WaveId;
-use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::image::{Digest, ImageReference, Tag};
 use gantry_domain::image_version::ImageVersion;
 use gantry_domain::lineage::BaseImage;
 use gantry_domain::platform::Platform;
+use gantry_domain::registry::Registry;
 use gantry_domain::run::{Product, Run};
+use gantry_domain::scan::NeededImage;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{LastBuild, NodeTask, UsedImage};
 use gantry_remote::image_registry::LookError;
 use gantry_seams::runs::RunOpError;
@@ -45,11 +48,11 @@ struct Ended {
 struct Learned {
     used: Vec<UsedImage>,
     /// What tags have now, as far as registries have confirmed it, for the platforms that tasks use.
-    pushed: Vec<(ImageReference, Platform, ImageVersion)>,
+    pushed: Vec<(TrackedImage, Platform, ImageVersion)>,
     /// What tags had when the run resolved them, of those about which nothing is known yet.
-    first_seen: Vec<(ImageReference, ImageVersion)>,
+    first_seen: Vec<(TrackedImage, Platform, ImageVersion)>,
     /// Tags that are to be asked for soon.
-    unclear: BTreeSet<ImageReference>,
+    unclear: BTreeSet<TrackedImage>,
 }
 
 /// Why a run cannot be recorded yet.
@@ -133,7 +136,7 @@ impl BaseImages {
         }
         self.looks.moved.notify_one();
         for image in &learned.unclear {
-            let watched = registries.watched(ended.run.id.prefix(), image);
+            let watched = registries.watched(store, ended.run.id.prefix(), image).await?;
             image_watches::hasten(store, &watched, Duration::ZERO).await?;
         }
         Ok(())
@@ -145,10 +148,14 @@ impl BaseImages {
         let Some(product) = &ended.product else { return Ok(learned) };
         let is_late = is_late(&ended.run, self.store.now().await?);
         let bases = if ended.task.is_some() { &product.bases[..] } else { &[] };
+        let needed = self.needed(ended).await?;
         for base in bases {
-            self.learn_used(ended, base, registries, is_late, &mut learned).await?;
+            for platform in platforms_of(&ended.run, base, &needed) {
+                let of = (base, &platform);
+                self.learn_used(ended, of, registries, is_late, &mut learned).await?;
+            }
         }
-        self.add_unreported(ended, registries, &mut learned).await?;
+        self.add_unreported(ended, &needed, registries, &mut learned).await?;
         let mut outputs: BTreeMap<&ImageReference, &Digest> = BTreeMap::new();
         for output in &product.outputs {
             outputs.insert(&output.image, &output.digest);
@@ -159,10 +166,20 @@ impl BaseImages {
         Ok(learned)
     }
 
+    /// The images that the task needs, as far as they were read.
+    async fn needed(&self, ended: &Ended) -> Result<Vec<NeededImage>, StoreError> {
+        let Some(of) = &ended.task else { return Ok(Vec::new()) };
+        let found = tasks::find(self.store.as_ref(), &of.task).await?;
+        let Some(task) = found.filter(|task| of.is(task)) else { return Ok(Vec::new()) };
+        let read = task_images::find(self.store.as_ref(), &task).await?.read;
+        Ok(read.iter().flat_map(|read| read.needed.images()).cloned().collect())
+    }
+
+    /// What a base that was used for a platform consists of for it.
     async fn learn_used(
         &self,
         ended: &Ended,
-        base: &BaseImage,
+        (base, platform): (&BaseImage, &Platform),
         registries: &Registries,
         is_late: bool,
         learned: &mut Learned,
@@ -173,20 +190,28 @@ impl BaseImages {
             return Ok(());
         }
         let Some(registry) = registries.find(ended.run.id.prefix()) else { return Ok(()) };
-        let platform = &ended.run.recipe.platform;
-        let fact = self.fact(registry, platform, image).await?;
+        let Some(tracked) = ended.run.recipe.follows.track(image) else { return Ok(()) };
+        let fact = self.fact(registry, platform, &tracked).await?;
         let now = fact.as_ref().and_then(|fact| fact.value.as_ref());
-        let watched = registries.watched(registry.prefix, image);
+        let watched = registries.watched(store, registry.prefix, &tracked).await?;
         let watch = image_watches::find(store, &watched).await?;
-        let rests_at = watch.as_ref().and_then(|it| it.value.digest.as_ref());
+        let rests_at = watch.as_ref().zip(fact.as_ref()).and_then(|(watch, fact)| {
+            watch.value.digest_at_rest().filter(|_| watch.value.asked >= Some(fact.since))
+        });
         let content = match now {
             // No task needs to know.
             _ if watch.is_none() => None,
-            Some(now) if now.digest == *digest || rests_at == Some(digest) => {
+            // The watch has the digest of the whole image, the fact that of its platform. But a run that pushed the tag
+            // advanced only the fact.
+            Some(now)
+                if now.digest == *digest
+                    || now.index.as_ref() == Some(digest)
+                    || rests_at == Some(digest) =>
+            {
                 Some(now.content.clone())
             }
             _ => {
-                let version = self.version(image, digest, platform, registries, registry.prefix);
+                let version = self.version(&ended.run, (image, digest), platform, registry);
                 let version = match version.await {
                     Ok(version) => version,
                     Err(Failed::Later(error)) if is_late || !may_pass(&error) => None,
@@ -194,18 +219,23 @@ impl BaseImages {
                 };
                 let content = version.as_ref().map(|version| version.content.clone());
                 match (version, now) {
-                    (Some(version), None) => learned.first_seen.push((image.clone(), version)),
+                    // Which tag a policy chooses, only the list of tags tells.
+                    (Some(_), None) if tracked.pattern().is_some() => {}
+                    (Some(version), None) => {
+                        learned.first_seen.push((tracked.clone(), platform.clone(), version));
+                    }
                     (Some(version), Some(now)) if version.content == now.content => {}
                     // Either it has changed back since, or nobody has seen the change yet.
                     (_, Some(_)) => {
-                        learned.unclear.insert(image.clone());
+                        learned.unclear.insert(tracked.clone());
                     }
                     (None, None) => {}
                 }
                 content
             }
         };
-        learned.used.push(UsedImage { image: image.clone(), digest: digest.clone(), content });
+        let (digest, platform) = (digest.clone(), platform.clone());
+        learned.used.push(UsedImage { image: tracked, platform, digest, content });
         Ok(())
     }
 
@@ -214,32 +244,67 @@ impl BaseImages {
     async fn add_unreported(
         &self,
         ended: &Ended,
+        needed: &[NeededImage],
         registries: &Registries,
         learned: &mut Learned,
     ) -> Result<(), Failed> {
         let Some(registry) = registries.find(ended.run.id.prefix()) else { return Ok(()) };
-        let Some(of) = &ended.task else { return Ok(()) };
-        let found = tasks::find(self.store.as_ref(), &of.task).await?;
-        let Some(task) = found.filter(|task| of.is(task)) else { return Ok(()) };
         let began = ended.run.state.started().unwrap_or(ended.run.created);
-        let read = task_images::find(self.store.as_ref(), &task).await?.read;
-        for needed in read.iter().flat_map(|read| read.needed.images()) {
-            let image = &needed.image;
-            let is_known = learned.used.iter().any(|used| used.image == *image);
-            if is_known || image.tag().is_none() || image.digest().is_some() {
+        for needed in needed {
+            let Some(image) = ended.run.recipe.follows.track(&needed.image) else { continue };
+            let is_of_platform = |used: &UsedImage| used.platform == needed.platform;
+            let is_known =
+                learned.used.iter().any(|used| used.image == image && is_of_platform(used));
+            if is_known || needed.image.digest().is_some() {
                 continue;
             }
-            let Some(fact) = self.fact(registry, &needed.platform, image).await? else { continue };
+            let Some(fact) = self.fact(registry, &needed.platform, &image).await? else { continue };
             let Some(now) = fact.value.filter(|_| fact.since < began) else { continue };
-            let pinned = ended.run.recipe.bases.iter().find(|base| base.image == *image);
-            let is_now = pinned.is_none_or(|pinned| pinned.digest == now.digest);
+            let pinned = ended.run.recipe.pin_of(&needed.image);
+            if image.pattern().is_some() && pinned.is_none() {
+                continue;
+            }
+            let is_now = pinned.is_none_or(|pinned| {
+                pinned.digest == now.digest || Some(&pinned.digest) == now.index.as_ref()
+            });
             learned.used.push(UsedImage {
-                image: image.clone(),
+                image,
+                platform: needed.platform.clone(),
                 digest: pinned.map_or_else(|| now.digest.clone(), |pinned| pinned.digest.clone()),
                 content: is_now.then_some(now.content),
             });
         }
         Ok(())
+    }
+
+    /// What tracks a tag that a run has moved, and for which platforms: the tag itself, and the policies that choose it or did
+    /// so before.
+    async fn users_of_made(
+        &self,
+        ended: &Ended,
+        image: &ImageReference,
+        registries: &Registries,
+    ) -> Result<Vec<(TrackedImage, Platform)>, StoreError> {
+        let (store, prefix) = (self.store.as_ref(), ended.run.id.prefix());
+        let Some(registry) = registries.find(prefix) else { return Ok(Vec::new()) };
+        let mut users = Vec::new();
+        for tracked in image_watches::tracking(store, &[prefix], image).await? {
+            let groups = image_users::groups(store, &tracked, MOST_PLATFORMS).await?;
+            for (_, platform) in groups.into_iter().filter(|(it, _)| *it == prefix) {
+                let Some(pattern) = tracked.pattern() else {
+                    users.push((tracked.clone(), platform));
+                    continue;
+                };
+                let fact = self.fact(registry, &platform, &tracked).await?;
+                let chosen = fact.and_then(|fact| fact.value?.tag);
+                let rank = |tag: &Tag| pattern.rank(tag);
+                // Before the first look, only the list of tags tells what is the newest.
+                if chosen.is_some_and(|chosen| rank(&chosen) <= image.tag().and_then(rank)) {
+                    users.push((tracked.clone(), platform));
+                }
+            }
+        }
+        Ok(users)
     }
 
     async fn learn_made(
@@ -251,16 +316,15 @@ impl BaseImages {
         is_late: bool,
         learned: &mut Learned,
     ) -> Result<(), Failed> {
-        let (store, prefix) = (self.store.as_ref(), ended.run.id.prefix());
-        let groups = image_users::groups(store, image, MOST_PLATFORMS).await?;
+        let Some(registry) = registries.find(ended.run.id.prefix()) else { return Ok(()) };
+        let users = self.users_of_made(ended, image, registries).await?;
         let platforms: BTreeSet<Platform> =
-            groups.into_iter().filter(|(it, _)| *it == prefix).map(|(_, it)| it).collect();
-        if platforms.is_empty() {
+            users.iter().map(|(_, platform)| platform.clone()).collect();
+        if users.is_empty() {
             return Ok(());
         }
-        let by = registries.watched(prefix, image).by.and_then(|it| registries.find(it));
         let asked = async {
-            let credentials = self.credentials(by).unwrap_or_default();
+            let credentials = self.logins.of_ended(&ended.run, registry, image.host()).await;
             let credentials = credentials.as_ref();
             let now = self.images.digest(image, None, credentials).await?;
             // Another push was later: its own end tells, or the watch.
@@ -272,15 +336,16 @@ impl BaseImages {
         };
         match asked.await {
             Ok(Some(versions)) => {
-                let of_image = versions.into_iter();
-                let of_image = of_image.map(|(platform, it)| (image.clone(), platform, it));
-                learned.pushed.extend(of_image);
+                let made = users.into_iter().filter_map(|(tracked, platform)| {
+                    let version = versions.get(&platform)?.clone();
+                    let tag = tracked.pattern().and_then(|_| image.tag().cloned());
+                    Some((tracked, platform, ImageVersion { tag, ..version }))
+                });
+                learned.pushed.extend(made);
             }
-            Ok(None) => {
-                learned.unclear.insert(image.clone());
-            }
+            Ok(None) => learned.unclear.extend(users.into_iter().map(|(tracked, _)| tracked)),
             Err(error) if is_late || !may_pass(&error) => {
-                learned.unclear.insert(image.clone());
+                learned.unclear.extend(users.into_iter().map(|(tracked, _)| tracked));
             }
             Err(error) => {
                 self.pause_after(image.host(), &error).await?;
@@ -290,17 +355,15 @@ impl BaseImages {
         Ok(())
     }
 
-    /// What a digest has for a platform; `None` if it does not have the platform.
+    /// What a digest that a run has used has for a platform; `None` if it does not have the platform.
     async fn version(
         &self,
-        image: &ImageReference,
-        digest: &Digest,
+        run: &Run,
+        (image, digest): (&ImageReference, &Digest),
         platform: &Platform,
-        registries: &Registries,
-        prefix: gantry_domain::id::RunPrefix,
+        registry: &Registry,
     ) -> Result<Option<ImageVersion>, Failed> {
-        let by = registries.watched(prefix, image).by.and_then(|it| registries.find(it));
-        let credentials = self.credentials(by).unwrap_or_default();
+        let credentials = self.logins.of_ended(run, registry, image.host()).await;
         let platforms = BTreeSet::from([platform.clone()]);
         if let Some(pause) = image_watches::pause_of(self.store.as_ref(), image.host()).await? {
             let cause = format!("it is not asked before {}: {}", pause.until, pause.why);
@@ -343,10 +406,7 @@ impl BaseImages {
             last_builds::record(store, &mut batch, task, &last).await?;
         }
         let Some(registry) = registries.find(ended.run.id.prefix()) else { return Ok(batch) };
-        let platform = &ended.run.recipe.platform;
-        let first_seen =
-            learned.first_seen.iter().map(|(image, version)| (image, platform, version));
-        for (image, platform, version) in first_seen {
+        for (image, platform, version) in &learned.first_seen {
             let (version, pusher) = (version.clone(), Pusher::default());
             let found = Found { registry, image, platform, version, pusher };
             let advanced = self.advance(&found, now).await?;
@@ -363,6 +423,13 @@ impl BaseImages {
         }
         Ok(batch)
     }
+}
+
+/// The platforms that a base was used for: those of the steps that name it, or those of the run.
+fn platforms_of(run: &Run, base: &BaseImage, needed: &[NeededImage]) -> BTreeSet<Platform> {
+    let steps = needed.iter().filter(|needed| needed.image == base.image);
+    let of_steps: BTreeSet<Platform> = steps.map(|needed| needed.platform.clone()).collect();
+    if of_steps.is_empty() { run.recipe.platforms.iter().cloned().collect() } else { of_steps }
 }
 
 /// The tags that a run moved, without those that have another name in each run: nothing is built on them.

@@ -11,14 +11,16 @@ use std::time::Duration;
 use gantry_domain::event::{Event, EventKind, ImageMoved};
 use gantry_domain::fact::{Fact, FactKey, advanced_image};
 use gantry_domain::id::{EventId, RunId, RunPrefix, WaveId};
-use gantry_domain::image::{ImageReference, RegistryHost};
+use gantry_domain::image::RegistryHost;
 use gantry_domain::image_version::ImageVersion;
 use gantry_domain::image_watch::Watched;
 use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::timestamp::Timestamp;
-use gantry_ops::secret::{Credentials, Keyring};
+use gantry_domain::tracked_image::TrackedImage;
+use gantry_ops::secret::Keyring;
 use gantry_remote::image_registry::{Allowance, ImageRegistry, LookError};
+use gantry_seams::image_users::{self, Which};
 use gantry_seams::image_watches::{self, RegistryPause};
 use gantry_seams::queue::{EventAccepted, Queue, RunsMoved};
 use gantry_seams::store::{Batch, SharedStore, Store, StoreError};
@@ -27,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use crate::beside::{Beside, Bounds};
+use crate::logins::Logins;
 
 mod ended;
 mod steps;
@@ -45,8 +48,9 @@ const AWAY: Duration = Duration::from_secs(10);
 /// The pause of a registry that limits requests and does not say for how long.
 const LIMITED: Duration = Duration::from_secs(300);
 
-/// How many requests are left to others who share a registry's limit.
-const RESERVE: u64 = 5;
+/// How many requests of a registry's limit are left: for the looks that are in progress here and in another scheduler, and
+/// for others who share the limit.
+const RESERVE: u64 = 2 * BOUNDS.a_host as u64;
 
 /// The questions to registries that are in progress.
 #[derive(Debug)]
@@ -75,10 +79,19 @@ impl Default for ImageLooks {
 pub struct BaseImageSettings {
     /// How often a tag is asked for.
     pub interval: Duration,
+    /// How often tags of these registries are asked for instead.
+    pub intervals: BTreeMap<RegistryHost, Duration>,
     /// How long the tag of an index must rest before its change counts.
     pub quiet: Duration,
     /// How many tasks of a wave must succeed before the others begin; 0 for none.
     pub canary: u32,
+}
+
+impl BaseImageSettings {
+    /// How often a tag of this registry is asked for.
+    fn interval_of(&self, host: &RegistryHost) -> Duration {
+        self.intervals.get(host).copied().unwrap_or(self.interval)
+    }
 }
 
 /// Watches images, and builds what uses them.
@@ -87,8 +100,10 @@ pub(crate) struct BaseImages {
     pub(crate) store: SharedStore,
     pub(crate) events: Arc<dyn Queue<EventAccepted>>,
     pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
-    /// Opens the credentials of registries, and signs runs.
+    /// Signs runs.
     pub(crate) keyring: Arc<Keyring>,
+    /// Finds the credentials for registries.
+    pub(crate) logins: Logins,
     pub(crate) images: Arc<dyn ImageRegistry>,
     pub(crate) looks: Arc<ImageLooks>,
     pub(crate) settings: BaseImageSettings,
@@ -108,10 +123,19 @@ impl Registries {
         self.0.get(&prefix)
     }
 
-    /// Which watch tells a registry of gantry what a tag has: its own, if it has credentials for the tag's registry.
-    fn watched(&self, prefix: RunPrefix, image: &ImageReference) -> Watched {
-        let anonymous = || Watched { image: image.clone(), by: None };
-        self.find(prefix).map_or_else(anonymous, |registry| registry.watch_of(image))
+    /// Which watch tells a registry of gantry what a tag has: its own, if it has credentials for the tag's registry, or one of
+    /// its tasks that use the tag has.
+    async fn watched(
+        &self,
+        store: &dyn Store,
+        prefix: RunPrefix,
+        image: &TrackedImage,
+    ) -> Result<Watched, StoreError> {
+        let Some(registry) = self.find(prefix) else {
+            return Ok(Watched { image: image.clone(), by: None });
+        };
+        let users = image_users::in_registry(store, image, Which::LoggedIn, prefix, 1).await?;
+        Ok(registry.watch_of(image, !users.is_empty()))
     }
 }
 
@@ -125,7 +149,7 @@ struct Pusher {
 /// A tag of which it was found out what it has for one platform.
 struct Found<'a> {
     registry: &'a Registry,
-    image: &'a ImageReference,
+    image: &'a TrackedImage,
     platform: &'a Platform,
     version: ImageVersion,
     pusher: Pusher,
@@ -150,21 +174,12 @@ impl Advanced {
 }
 
 impl BaseImages {
-    /// The credentials for a watch; an error that a user can read if they cannot be opened.
-    fn credentials(&self, registry: Option<&Registry>) -> Result<Option<Credentials>, String> {
-        let Some(registry) = registry else { return Ok(None) };
-        let Some(sealed) = &registry.credentials else { return Ok(None) };
-        let opened = self.keyring.open(&Registry::seals_for(registry.prefix), &sealed.password);
-        let password = opened.map_err(|error| error.to_string())?;
-        Ok(Some(Credentials { username: sealed.username.clone(), password }))
-    }
-
     /// What is known about a tag.
     async fn fact(
         &self,
         registry: &Registry,
         platform: &Platform,
-        image: &ImageReference,
+        image: &TrackedImage,
     ) -> Result<Option<Fact<ImageVersion>>, StoreError> {
         let key = FactKey::image(&registry.name, platform, image);
         Ok(facts::find(self.store.as_ref(), &key).await?.map(|found| found.value))

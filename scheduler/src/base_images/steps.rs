@@ -10,14 +10,16 @@ use gantry_domain::decide::bases::{self, Current};
 use gantry_domain::decide::planner::WaveBuild;
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::RunId;
-use gantry_domain::image::ImageReference;
 use gantry_domain::image_version::ImageVersion;
 use gantry_domain::image_watch::{ImageWatch, Watched};
 use gantry_domain::lineage::BaseImage;
+use gantry_domain::platform::Platform;
 use gantry_domain::run::{Run, RunStatus};
 use gantry_domain::scan::NeededImage;
-use gantry_domain::source::{CommitId, RefKind, Source};
+use gantry_domain::source::{CommitId, RefKind};
 use gantry_domain::task::{Status, Task};
+use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::{TagPolicies, TrackedImage};
 use gantry_domain::wave::{Node, NodeEnd, NodeState, NodeTask, Wave, WaveState};
 use gantry_seams::store::StoreError;
 use gantry_seams::waves::Seen;
@@ -45,8 +47,8 @@ pub(super) enum Step {
     Leave(Seen),
     /// An image of its task is changing. It is looked at again when the image has come to rest.
     Rest(Duration),
-    /// It waits for this run of its task, which something else started.
-    Wait(RunId),
+    /// It waits for this run of its task, which something else started, to end and to be settled.
+    Wait(Box<Versioned<Run>>),
     /// The runs of pushes that have waited with it begin, and are built on these images.
     Release { runs: Vec<Versioned<Run>>, bases: Vec<BaseImage> },
     /// A run begins.
@@ -70,6 +72,16 @@ struct Uses {
 }
 
 impl Uses {
+    fn policies(&self) -> &TagPolicies {
+        &self.task.recipe.follows
+    }
+
+    /// What is tracked of the images whose changes count.
+    fn tracked(&self) -> BTreeSet<TrackedImage> {
+        let counted = self.counted();
+        counted.iter().filter_map(|needed| self.policies().track(&needed.image)).collect()
+    }
+
     /// The images whose changes count.
     fn counted(&self) -> Vec<&NeededImage> {
         let trigger = self.task.base_image_trigger.as_ref();
@@ -202,11 +214,9 @@ impl BaseImages {
     }
 
     async fn makers(&self, task: &NodeTask, uses: &Uses) -> Result<Vec<NodeTask>, StoreError> {
-        let images: BTreeSet<&ImageReference> =
-            uses.counted().iter().map(|needed| &needed.image).collect();
         let mut makers = BTreeSet::new();
-        for image in images {
-            makers.extend(last_builds::makers_of(self.store.as_ref(), image, task).await?);
+        for image in uses.tracked() {
+            makers.extend(last_builds::makers_of(self.store.as_ref(), &image, task).await?);
         }
         Ok(makers.into_iter().collect())
     }
@@ -215,12 +225,7 @@ impl BaseImages {
     /// run.
     async fn rests(&self, task: &NodeTask, uses: &Uses) -> Result<Option<Duration>, StoreError> {
         let (store, now) = (self.store.as_ref(), self.store.now().await?);
-        let images: BTreeSet<&ImageReference> =
-            uses.counted().iter().map(|needed| &needed.image).collect();
-        let watched = images.into_iter().flat_map(|image| {
-            [Some(task.prefix), None].map(|by| Watched { image: image.clone(), by })
-        });
-        let watches = image_watches::find_all(store, &watched.collect::<Vec<_>>()).await?;
+        let watches = image_watches::find_all(store, &watches_of(task, &uses.tracked())).await?;
         let rests = |watch: &ImageWatch| Some(watch.pending.as_ref()?.rests_at());
         // A registry that does not answer keeps nobody.
         let answers = watches.iter().filter(|watch| watch.problem.is_none());
@@ -228,27 +233,48 @@ impl BaseImages {
         Ok(until.map(|until| until.since(now).max(SHORTEST_REST)))
     }
 
+    /// Whether one of these images may have changed since its tag was asked for, because it was not asked for since this
+    /// time. Then it is asked for at once.
+    async fn may_be_newer(
+        &self,
+        task: &NodeTask,
+        images: Vec<&TrackedImage>,
+        since: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let store = self.store.as_ref();
+        let mut may_be = false;
+        for watch in image_watches::find_all(store, &watches_of(task, images)).await? {
+            // A registry that does not answer keeps nobody.
+            if watch.problem.is_none() && watch.asked <= Some(since) {
+                may_be = true;
+                image_watches::hasten(store, &watch.watched, Duration::ZERO).await?;
+            }
+        }
+        Ok(may_be)
+    }
+
     /// What the images of a task are now.
     async fn current(&self, uses: &Uses) -> Result<Current, StoreError> {
         let Uses { task, needed } = uses;
-        let keys: Vec<(ImageReference, FactKey)> = needed
+        let (store, registry) = (self.store.as_ref(), (&task.id.registry, task.prefix));
+        let choosing = image_watches::choosing(store, registry, uses.policies()).await?;
+        let is_used = |image: &TrackedImage| image.pattern().is_none() || choosing.contains(image);
+        let keys: Vec<((TrackedImage, Platform), FactKey)> = needed
             .iter()
+            .filter(|needed| needed.image.digest().is_none())
             .filter_map(|needed| {
-                let image = needed.image.unpinned().filter(|_| needed.image.digest().is_none())?;
+                let image = uses.policies().track(&needed.image).filter(is_used)?;
                 let key = FactKey::image(&task.id.registry, &needed.platform, &image);
-                Some((image, key))
+                Some(((image, needed.platform.clone()), key))
             })
             .collect();
         let all: Vec<FactKey> = keys.iter().map(|(_, key)| key.clone()).collect();
-        let facts = facts::find_all::<ImageVersion>(self.store.as_ref(), &all).await?;
-        let known =
-            |(image, key): (ImageReference, FactKey)| Some((image, facts.get(&key)?.value.clone()));
-        Ok(keys
-            .into_iter()
-            .filter_map(known)
-            .collect::<Vec<(_, Fact<ImageVersion>)>>()
-            .into_iter()
-            .collect())
+        let facts = facts::find_all::<ImageVersion>(store, &all).await?;
+        let known = keys.into_iter().filter_map(|(of, key)| {
+            let fact: &Fact<ImageVersion> = &facts.get(&key)?.value;
+            Some((of, fact.clone()))
+        });
+        Ok(known.collect())
     }
 
     /// Another run of the task that is built on what its images are now, or was begun before they changed: its end tells
@@ -260,13 +286,13 @@ impl BaseImages {
         current: &Current,
     ) -> Result<Option<Step>, StoreError> {
         let open = runs::open_of_task(self.store.as_ref(), &node.value.task, MOST_OPEN).await?;
-        let (waiting, begun): (Vec<_>, Vec<_>) =
+        let (waiting, mut begun): (Vec<_>, Vec<_>) =
             open.into_iter().partition(|run| run.value.state.waits_for_bases());
         if !waiting.is_empty() {
-            let bases = bases::pins(&uses.needed, current);
+            let bases = bases::pins(uses.policies(), &uses.needed, current);
             return Ok(Some(Step::Release { runs: waiting, bases }));
         }
-        Ok(begun.last().map(|run| Step::Wait(run.value.id)))
+        Ok(begun.pop().map(|run| Step::Wait(Box::new(run))))
     }
 
     /// Compares what the task was last built on with what its images are now.
@@ -282,12 +308,18 @@ impl BaseImages {
         let (store, of) = (self.store.as_ref(), &node.value.task);
         let last = last_builds::find(store, of).await?;
         let counted = uses.counted();
-        let moved = bases::differing(&counted, &current, last.as_ref(), &node.value.moved);
+        let moved =
+            bases::differing(uses.policies(), &counted, &current, last.as_ref(), &node.value.moved);
         let own =
             ended.filter(|run| run.cause.wave().is_some_and(|it| node.value.waves.contains(&it)));
         if let Some(own) = own.as_ref().filter(|run| run.status() != RunStatus::Succeeded) {
             let freezes = waves.iter().any(|wave| wave.value.canary > 0).then_some(own.id);
             return Ok(Step::End { end: NodeEnd::Failed { run: own.id }, seen, freezes });
+        }
+        if let Some(last) = &last
+            && self.may_be_newer(of, bases::unknown(&moved, &current, last), last.at).await?
+        {
+            return Ok(Step::Rest(SHORTEST_REST));
         }
         if moved.is_empty() {
             let later = last.filter(|last| last.at >= node.value.since);
@@ -391,7 +423,7 @@ impl BaseImages {
         let live = |wave: &&Versioned<Wave>| !matches!(wave.value.state, WaveState::Dropped { .. });
         let Some(wave) = waves.iter().find(live).or(waves.first()) else { return Ok(None) };
         let head = self.head(&uses.task).await?;
-        let bases = bases::pins(&uses.needed, &current);
+        let bases = bases::pins(uses.policies(), &uses.needed, &current);
         let build = WaveBuild {
             wave: wave.value.id,
             event: wave.value.cause.event.clone(),
@@ -406,7 +438,7 @@ impl BaseImages {
 
     /// The head of the branch that the task's source names, if the facts have it.
     async fn head(&self, task: &Task) -> Result<Option<BuiltHead>, StoreError> {
-        let Source::Git(git) = &task.recipe.source else { return Ok(None) };
+        let Some(git) = task.recipe.source.git() else { return Ok(None) };
         let Some(RefKind::Branch(branch)) = git.reference.as_ref().map(|it| it.kind()) else {
             return Ok(None);
         };
@@ -416,4 +448,15 @@ impl BaseImages {
         let version = FactVersion { fact: fact.key, generation: fact.generation };
         Ok(fact.value.map(|commit| BuiltHead { branch, commit, fact: version }))
     }
+}
+
+/// The watches that may tell a task what images are.
+fn watches_of<'a>(
+    task: &NodeTask,
+    images: impl IntoIterator<Item = &'a TrackedImage>,
+) -> Vec<Watched> {
+    let of = |image: &'a TrackedImage| {
+        [Some(task.prefix), None].map(|by| Watched { image: image.clone(), by })
+    };
+    images.into_iter().flat_map(of).collect()
 }

@@ -3,19 +3,21 @@
 //! While a wave is planned, each task that it reaches is followed through the images that it makes. Then nodes are looked
 //! at: at the end of the planning, when a node of a task before them ends, and when a run of their task ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner;
 use gantry_domain::id::{RunId, RunPrefix, WaveId};
+use gantry_domain::image::ImageReference;
 use gantry_domain::run::Run;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{Node, NodeTask, Wave, WaveState};
 use gantry_seams::image_users::{self, User, Which};
 use gantry_seams::queue::RunsMoved;
 use gantry_seams::store::{Batch, CommitError, From, StoreError};
 use gantry_seams::waves::{Reached, TASKS_A_COMMIT};
-use gantry_seams::{Versioned, decisions, last_builds, runs, tasks, waves};
+use gantry_seams::{Versioned, decisions, image_watches, last_builds, runs, tasks, waves};
 
 use super::BaseImages;
 use super::steps::{Start, Step};
@@ -91,14 +93,14 @@ impl BaseImages {
     async fn expand(&self, wave: &Wave, task: &NodeTask) -> Result<(), StoreError> {
         let store = self.store.as_ref();
         let made = last_builds::find(store, task).await?.map(|last| last.made).unwrap_or_default();
-        for image in &made {
+        for image in self.tracking(task, &made).await? {
             let mut next = Some(From::Start);
             while let Some(from) = next {
                 let (users, more) =
-                    image_users::of_image(store, image, Which::Counted, from, TASKS_A_COMMIT)
+                    image_users::of_image(store, &image, Which::Counted, from, TASKS_A_COMMIT)
                         .await?;
                 let followers = followers(users, task, wave);
-                self.reach_all(wave, image, &followers).await?;
+                self.reach_all(wave, &image, &followers).await?;
                 next = more;
             }
         }
@@ -110,10 +112,24 @@ impl BaseImages {
         }
     }
 
+    /// What may track the images that a task makes.
+    async fn tracking(
+        &self,
+        task: &NodeTask,
+        made: &[ImageReference],
+    ) -> Result<BTreeSet<TrackedImage>, StoreError> {
+        let mut tracked = BTreeSet::new();
+        for image in made {
+            let registry = [task.prefix];
+            tracked.extend(image_watches::tracking(self.store.as_ref(), &registry, image).await?);
+        }
+        Ok(tracked)
+    }
+
     async fn reach_all(
         &self,
         wave: &Wave,
-        through: &gantry_domain::image::ImageReference,
+        through: &TrackedImage,
         tasks: &[NodeTask],
     ) -> Result<(), StoreError> {
         let store = self.store.as_ref();
@@ -143,11 +159,12 @@ impl BaseImages {
     async fn look_at_followers(&self, task: &NodeTask) -> Result<(), StoreError> {
         let store = self.store.as_ref();
         let made = last_builds::find(store, task).await?.map(|last| last.made).unwrap_or_default();
-        for image in &made {
+        for image in self.tracking(task, &made).await? {
             let mut next = Some(From::Start);
             while let Some(from) = next {
                 let (users, more) =
-                    image_users::of_image(store, image, Which::Counted, from, NODES_A_PASS).await?;
+                    image_users::of_image(store, &image, Which::Counted, from, NODES_A_PASS)
+                        .await?;
                 let tasks = users.into_iter().filter(|user| user.registry == task.prefix);
                 let tasks: Vec<NodeTask> = tasks.map(|user| node_task(user, task)).collect();
                 let open = waves::nodes(store, &tasks).await?;
@@ -210,7 +227,9 @@ impl BaseImages {
             }
             Step::Wait(run) => {
                 let mut batch = Batch::default();
-                waves::build(&mut batch, &node, run, false)?;
+                // Its settling has the node looked at, and must not come before this.
+                runs::expect(&mut batch, &run);
+                waves::build(&mut batch, &node, run.value.id, false)?;
                 self.commit(batch).await
             }
             Step::Release { runs, bases } => self.release(&node, runs, bases).await,

@@ -8,6 +8,7 @@ use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Rule};
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::{EventId, TaskId};
+use gantry_domain::lineage::BaseImage;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::run::{CanceledBy, RunState, WaitReason};
 use gantry_domain::task::Task;
@@ -188,6 +189,7 @@ impl Decider {
             }
             FoundHead::Resolved(_) | FoundHead::Unknown { .. } | FoundHead::NotAsked => None,
         };
+        let mut followed = self.followed_by(&judged).await?;
         let signer = self.keyring.as_ref();
         let mut creation =
             runs::Creation::begin(store, batch, event.prefix, signer, change.now).await?;
@@ -218,6 +220,7 @@ impl Decider {
                 Verdict::Run { mut draft, files_unknown: why } => {
                     files_unknown = why;
                     let of = NodeTask::of(task);
+                    draft.recipe.bases = followed.remove(&of).unwrap_or_default();
                     let node = nodes.get(&of).filter(|_| draft.stands_for_task());
                     let waits = node.and_then(|node| node.value.waits());
                     if let Some(wave) = waits {
@@ -256,6 +259,22 @@ impl Decider {
         let mut batch = if is_simulated { Batch::default() } else { creation.finish() };
         batch.append(joined);
         self.record(batch, change.found, decided, change.now, progress).await
+    }
+
+    /// The images that policies have chosen for the tasks that get a run.
+    async fn followed_by(
+        &self,
+        judged: &[Judged<'_>],
+    ) -> Result<BTreeMap<NodeTask, Vec<BaseImage>>, StoreError> {
+        let mut followed = BTreeMap::new();
+        for Judged { task, verdict, .. } in judged {
+            if matches!(verdict, Verdict::Run { .. }) && !task.recipe.follows.is_empty() {
+                let registry = (&task.id.registry, task.prefix);
+                let bases = facts::followed(self.store.as_ref(), registry, &task.recipe).await?;
+                followed.insert(NodeTask::of(task), bases);
+            }
+        }
+        Ok(followed)
     }
 
     /// The open nodes of the tasks that get a run.

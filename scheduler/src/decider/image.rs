@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use gantry_domain::decide::bases::{self, Current};
 use gantry_domain::decide::{Candidate, Choice, Rule};
 use gantry_domain::event::{ImageMoved, ImagePushed};
@@ -12,13 +13,14 @@ use gantry_domain::image_watch::Watched;
 use gantry_domain::scan::NeededImage;
 use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{NodeTask, Wave, WaveCause, WaveState};
 use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::image_users::{self, Which};
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::waves::{self, Reached, TASKS_A_COMMIT};
 use gantry_seams::{
-    Versioned, decisions, facts, hooks, image_watches, last_builds, registries, task_images, tasks,
+    Versioned, facts, hooks, image_watches, last_builds, registries, task_images, tasks,
 };
 
 use super::{Decider, Progress};
@@ -57,21 +59,22 @@ impl Decider {
         if let Some(rule) = self.not_for_image(pushed).await? {
             return self.decide_nothing(found, rule).await;
         }
-        let Some(image) = pushed.image.unpinned() else {
+        let Some(image) = TrackedImage::tag_of(&pushed.image) else {
             let what = format!("{pushed}, without a tag,");
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let pause = if pushed.is_proven { Duration::ZERO } else { UNPROVEN };
-        let own = Some(registry.prefix).filter(|_| registry.host == *image.host());
         let mut is_watched = false;
-        for by in [own, None] {
-            let watched = Watched { image: image.clone(), by };
-            let hastened = if event.id.is_simulated() {
-                image_watches::find(store, &watched).await?.is_some()
-            } else {
-                image_watches::hasten(store, &watched, pause).await?
-            };
-            is_watched |= hastened;
+        for tracked in image_watches::tracking(store, &[registry.prefix], &pushed.image).await? {
+            for by in [Some(registry.prefix), None] {
+                let watched = Watched { image: tracked.clone(), by };
+                let hastened = if event.id.is_simulated() {
+                    image_watches::find(store, &watched).await?.is_some()
+                } else {
+                    image_watches::hasten(store, &watched, pause).await?
+                };
+                is_watched |= hastened;
+            }
         }
         self.image_looks.asked.notify_one();
         let rule = if is_watched { Rule::RegistryAsked { image } } else { Rule::NoUser { image } };
@@ -122,14 +125,13 @@ impl Decider {
         let key = FactKey::image(&event.registry, &moved.platform, &moved.image);
         let fact = facts::find::<ImageVersion>(store, &key).await?.map(|found| found.value);
         let dropped = self.dropped(moved).await?;
-        let mut judged = Vec::with_capacity(users.len());
-        for user in &users {
+        let judged = users.iter().map(|user| async {
             let id = TaskId { registry: event.registry.clone(), name: user.task.clone() };
             let of = NodeTask { prefix: event.prefix, task: id, created: user.created };
             let rule = self.rule_for(&of, moved, fact.as_ref()).await?;
-            let rule = rule.or_else(|| dropped.clone());
-            judged.push((of, rule));
-        }
+            Ok::<_, StoreError>((of, rule.or_else(|| dropped.clone())))
+        });
+        let judged = try_join_all(judged).await?;
         let mut batch = Batch::default();
         let reached: Vec<NodeTask> =
             judged.iter().filter(|(_, rule)| rule.is_none()).map(|(of, _)| of.clone()).collect();
@@ -189,45 +191,30 @@ impl Decider {
         if task.status == Status::Disabled {
             return Ok(Some(Rule::TaskDisabled));
         }
-        if let Err(rule) = self.counts(&task, moved).await? {
+        let read = task_images::find(store, &task).await?.read;
+        let needed = read.map(|read| read.needed.images().to_vec()).unwrap_or_default();
+        let policies = &task.recipe.follows;
+        let is_it = |it: &&NeededImage| policies.track(&it.image).as_ref() == Some(&moved.image);
+        let needed: Vec<_> = needed.iter().filter(is_it).collect();
+        if let Some(rule) = uncounted(&task, &needed, moved) {
             return Ok(Some(rule));
         }
         let last = last_builds::find(store, of).await?;
         if let Some(last) = &last
-            && last.made.contains(&moved.image)
+            && last.makes(&moved.image)
         {
             return Ok(Some(Rule::OwnImage));
         }
-        let read = task_images::find(store, &task).await?.read;
-        let needed = read.map(|read| read.needed.images().to_vec()).unwrap_or_default();
-        let needed: Vec<_> = needed.iter().filter(|it| it.image == moved.image).collect();
-        let current: Current =
-            fact.into_iter().map(|fact| (moved.image.clone(), fact.clone())).collect();
+        let needed: Vec<_> = needed.into_iter().filter(|it| it.image.digest().is_none()).collect();
+        let key = (moved.image.clone(), moved.platform.clone());
+        let current: Current = fact.into_iter().map(|fact| (key.clone(), fact.clone())).collect();
         let known = std::slice::from_ref(&moved.image);
-        let differing = bases::differing(&needed, &current, last.as_ref(), known);
+        let differing = bases::differing(policies, &needed, &current, last.as_ref(), known);
         Ok(match (differing.is_empty(), last) {
             (false, _) => None,
             (true, Some(last)) => Some(Rule::UpToDate { run: last.run }),
             (true, None) => Some(Rule::NoUser { image: moved.image.clone() }),
         })
-    }
-
-    /// Whether the image counts for the task.
-    async fn counts(
-        &self,
-        task: &Task,
-        moved: &ImageMoved,
-    ) -> Result<Result<(), Rule>, StoreError> {
-        let Some(trigger) = &task.base_image_trigger else { return Ok(Err(Rule::BaseImagesOff)) };
-        let read = task_images::find(self.store.as_ref(), task).await?.read;
-        let needed = read.map(|read| read.needed.images().to_vec()).unwrap_or_default();
-        let is_it = |it: &&NeededImage| it.image.unpinned().as_ref() == Some(&moved.image);
-        let own = needed.iter().filter(is_it);
-        let role = own.min_by_key(|it| it.role).cloned();
-        let Some(needed) = role else {
-            return Ok(Err(Rule::NoUser { image: moved.image.clone() }));
-        };
-        Ok(trigger.counts(&needed))
     }
 
     /// The wave that a change leads to: that of the run that pushed it, or a new one.
@@ -239,12 +226,9 @@ impl Decider {
         now: Timestamp,
     ) -> Result<Led, StoreError> {
         let (store, event) = (self.store.as_ref(), &found.event);
-        let earlier = decisions::find(store, &event.id).await?;
-        let earlier = earlier.and_then(|it| {
-            it.decision.candidates.iter().find_map(|candidate| match candidate.choice {
-                Choice::Wave { wave } => Some(wave),
-                Choice::Run { .. } | Choice::WouldRun | Choice::No { .. } => None,
-            })
+        let earlier = found.candidates().iter().find_map(|candidate| match candidate.choice {
+            Choice::Wave { wave } => Some(wave),
+            Choice::Run { .. } | Choice::WouldRun | Choice::No { .. } => None,
         });
         for wave in [earlier, moved.wave].into_iter().flatten() {
             let Some(found) = waves::find(store, wave).await? else { continue };
@@ -262,5 +246,14 @@ impl Decider {
         let registry = (&event.registry, event.prefix);
         let wave = waves::begin(store, batch, registry, cause, self.canary, now).await?;
         Ok(Led::ToNew(wave))
+    }
+}
+
+/// Why none of the uses of the image by a task counts, if so.
+fn uncounted(task: &Task, uses: &[&NeededImage], moved: &ImageMoved) -> Option<Rule> {
+    let Some(trigger) = &task.base_image_trigger else { return Some(Rule::BaseImagesOff) };
+    match uses.iter().min_by_key(|it| it.role) {
+        Some(needed) => trigger.counts(needed).err(),
+        None => Some(Rule::NoUser { image: moved.image.clone() }),
     }
 }

@@ -66,6 +66,16 @@ enum Progress {
     MustAsk(String),
 }
 
+/// What became of an event.
+enum Step {
+    /// It is decided or postponed.
+    Done,
+    /// Candidates remain. Other events come first.
+    More,
+    /// This host must be queried first.
+    MustAsk(String),
+}
+
 /// Decides events.
 #[derive(Clone)]
 pub(crate) struct Decider {
@@ -102,24 +112,31 @@ impl Decider {
             let most = EVENTS_A_TICK + self.asks.count();
             let due = due::undecided(self.store.as_ref(), now, most).await?;
             let is_all = due.len() < most;
-            let mut moved = 0;
+            let (mut moved, mut has_more) = (0, false);
             for due in due.iter().filter(|due| !self.asks.has(&due.event)) {
                 match self.decide_event(due, MayAsk::NotNow).await? {
-                    None => {
+                    Step::Done => {
                         decided += 1;
                         moved += 1;
                     }
-                    Some(host) => moved += usize::from(self.decide_with_host(due, host)),
+                    Step::More => {
+                        has_more = true;
+                        moved += 1;
+                    }
+                    Step::MustAsk(host) => moved += usize::from(self.decide_with_host(due, host)),
                 }
             }
-            if is_all || moved == 0 {
+            if (is_all && !has_more) || moved == 0 {
                 return Ok(decided);
             }
         }
     }
 
-    /// Decides an event. Returns the host that must be queried first, if `may_ask` forbids to query it now.
-    async fn decide_event(&self, due: &Due, may_ask: MayAsk) -> Result<Option<String>, StoreError> {
+    /// Decides an event. A host is not queried if `may_ask` forbids to query it now.
+    ///
+    /// A change of an image may reach thousands of tasks: after each commit it is the turn of other events. Other events are
+    /// decided as a whole, because those of one repository are decided in their order.
+    async fn decide_event(&self, due: &Due, may_ask: MayAsk) -> Result<Step, StoreError> {
         let id = &due.event;
         let mut conflicts = 0;
         loop {
@@ -147,9 +164,14 @@ impl Decider {
             };
             match progress {
                 Progress::Conflict => conflicts += 1,
+                Progress::CommittedWithMore(_)
+                    if matches!(event.kind, EventKind::ImageMoved(_)) =>
+                {
+                    return Ok(Step::More);
+                }
                 Progress::CommittedWithMore(_) => {}
-                Progress::PutOff | Progress::Committed(_) => return Ok(None),
-                Progress::MustAsk(host) => return Ok(Some(host)),
+                Progress::PutOff | Progress::Committed(_) => return Ok(Step::Done),
+                Progress::MustAsk(host) => return Ok(Step::MustAsk(host)),
             }
         }
     }
@@ -224,9 +246,9 @@ impl Decider {
         }
     }
 
-    async fn set_aside(&self, due: &Due) -> Result<Option<String>, StoreError> {
+    async fn set_aside(&self, due: &Due) -> Result<Step, StoreError> {
         due::set_aside(self.store.as_ref(), due).await?;
-        Ok(None)
+        Ok(Step::Done)
     }
 
     /// Decides as many candidates of an event as fit into one commit, and rings for the runs that it started.

@@ -8,7 +8,7 @@ use gantry_domain::run::CanceledBy;
 use gantry_ops::telemetry;
 use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::store::{Batch, StoreError};
-use gantry_seams::{runs, tasks};
+use gantry_seams::{facts, runs, tasks};
 
 use super::{Decider, Progress};
 
@@ -46,6 +46,8 @@ impl Decider {
             Err(rule) => return self.decide_one(found, due, Choice::No { rule }, creation).await,
         };
         let mut run = planner::for_timer(&task, &event.id, due, start == Start::Queued);
+        let registry = (&task.id.registry, task.prefix);
+        run.recipe.bases = facts::followed(store, registry, &task.recipe).await?;
         run.trace = telemetry::current_trace().or_else(|| event.trace.clone());
         let run = creation.add(run, Some(event.id.to_string()))?.id;
         if start == Start::Instead {

@@ -8,9 +8,12 @@ use crate::{Lineage, OutputImage};
 /// A tag that gantry asks a registry for, because tasks need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedImage {
-    /// The tag.
+    /// The tag, or a policy like `docker.io/library/node:20.*`.
     #[schema(example = "docker.io/library/node:22")]
     pub image: String,
+    /// The newest tag that matches; absent if it is one tag, or if none matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<ChosenTag>,
     /// The registry whose credentials are used; absent if the tag is asked for without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_of: Option<String>,
@@ -41,6 +44,15 @@ pub struct WatchedImage {
     /// The latest observations, oldest first; empty in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<Observation>,
+}
+
+/// The tag that a policy chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChosenTag {
+    /// The tag.
+    pub tag: String,
+    /// Since when it is the newest that matches.
+    pub since: String,
 }
 
 /// A change of a tag that is collected until the tag comes to rest.

@@ -11,9 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 mod delivery;
+mod delta;
 mod hook;
 mod image;
 mod log;
+mod login;
 mod notification;
 mod registry;
 mod run;
@@ -31,25 +33,27 @@ pub use delivery::{
     Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult, Simulation,
     SimulationCreate,
 };
+pub use delta::{DELTA_TYPE, DeltaPart, InvalidDelta, LONGEST_PART, StoredBytes};
 pub use hook::{
     Hook, HookAccepted, HookCreate, HookCreated, HookMapping, HookSecret, HookSecretCreate,
     HookSecretCreated, HookSignature, HookTestResult, HookUpdate,
 };
 pub use image::{
-    AffectedTask, Child, ImageDetails, ImageFact, ImageMaker, ImageProblem, ImageUser, Impact,
-    MovedImage, Observation, Origin, OriginWave, PendingChange, RegistryPause, UnaffectedTask,
-    WatchedImage, Why,
+    AffectedTask, Child, ChosenTag, ImageDetails, ImageFact, ImageMaker, ImageProblem, ImageUser,
+    Impact, MovedImage, Observation, Origin, OriginWave, PendingChange, RegistryPause,
+    UnaffectedTask, WatchedImage, Why,
 };
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
+pub use login::{Login, LoginCreate};
 pub use notification::{
     Answer, Message, Notification, NotificationCreate, NotificationCreated, NotificationTestResult,
     NotificationUpdate, Replayed, Replays, SigningSecret, SigningSecretCreated,
 };
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
-    Approved, Attempt, BaseImage, BuildCreate, CancelAsked, CommitStatus, Lineage, OutputImage,
-    RerunCreate, Run, RunApproval, RunCreate, RunError, RunPullRequest, RunUpdate, Step,
-    SupersededTag,
+    Approved, Attempt, BaseImage, BuildCreate, CancelAsked, ChildImage, CommitStatus, Lineage,
+    OutputImage, QueuePlace, RerunCreate, Run, RunApproval, RunCreate, RunError, RunPullRequest,
+    RunUpdate, Step, SupersededTag,
 };
 pub use secret::{Secret, SecretSet, SecretVersion};
 pub use status::{

@@ -15,9 +15,12 @@ pub struct Registry {
     /// The prefix of its run ids.
     #[schema(example = "ca")]
     pub run_prefix: String,
-    /// The user that pushes; absent if the registry is used without credentials.
+    /// The user that pushes; absent if the registry is used without credentials, or with those of a helper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
+    /// Whether the operator's credential helper for the login server gives the credentials.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credential_helper: bool,
     /// How many of its runs may be ready or running at once.
     pub run_limit: u32,
     /// When it was created.
@@ -35,6 +38,9 @@ pub struct RegistryCreate {
     /// The credentials for pushing; absent for a registry without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// Whether the operator's credential helper for the login server gives the credentials, instead of `credentials`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credential_helper: bool,
     /// How many of its runs may be ready or running at once; 10 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
@@ -65,6 +71,10 @@ pub struct RegistryUpdate {
     #[serde(default, deserialize_with = "super::present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Credentials>)]
     pub credentials: Option<Option<Credentials>>,
+    /// `true`: the operator's credential helper for the login server gives the credentials from now on. It ends with other
+    /// `credentials`, or with `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_helper: Option<bool>,
     /// How many of its runs may be ready or running at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::login::LoginCreate;
 use super::task::TaskFileCreate;
 use super::yes;
 
@@ -12,12 +13,15 @@ use super::yes;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildCreate {
-    /// A git URL with `#ref:folder`, or the address of a `.tar.gz`.
+    /// A git URL with `#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// The id of an archive that was uploaded for the same registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
+    /// Whether the submodules of a git repository are fetched as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
     /// The Dockerfile, relative to the context's root; `Dockerfile` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
@@ -31,10 +35,13 @@ pub struct BuildCreate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_build_args: BTreeMap<String, String>,
+    /// Credentials for registries, by login server, at most 32: for images that the run reads and pushes there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, LoginCreate>,
     /// The stage to build; the last if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The platform to build for; `linux/amd64` if absent.
+    /// The platform to build for, or several, separated by commas: then the image is an index. `linux/amd64` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// How long it may take, in seconds; 3600 if absent.
@@ -61,10 +68,12 @@ impl Default for BuildCreate {
         Self {
             context: None,
             upload: None,
+            submodules: false,
             dockerfile: None,
             images: Vec::new(),
             build_args: BTreeMap::new(),
             secret_build_args: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             target: None,
             platform: None,
             timeout: None,
@@ -90,14 +99,20 @@ impl std::fmt::Debug for BuildCreate {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunCreate {
-    /// A git URL with `#ref:folder`, or the address of a `.tar.gz`; no files if absent.
+    /// A git URL with `#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`; no files if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// The id of an archive that was uploaded for the same registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
+    /// Whether the submodules of a git repository are fetched as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
     /// The task file.
     pub task_file: TaskFileCreate,
+    /// Credentials for registries, by login server, at most 32: for images that the run reads and pushes there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, LoginCreate>,
     /// The platform to run on; `linux/amd64` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
@@ -157,6 +172,20 @@ pub struct Step {
     pub digest: Option<String>,
 }
 
+/// Where a queued run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueuePlace {
+    /// Its place among the queued runs of its platform, from 1; absent if it is behind the first 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<usize>,
+    /// When it will probably start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_start: Option<String>,
+    /// Why there is no estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_estimate: Option<String>,
+}
+
 /// One execution of a build: what it builds, its status, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
@@ -176,7 +205,7 @@ pub struct Run {
     /// The revision of the task that it executes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_revision: Option<u64>,
-    /// The platform that it builds for.
+    /// The platform that it builds for, or several, separated by commas.
     #[schema(example = "linux/amd64")]
     pub platform: String,
     /// `Commit`, `Pull Request`, `Timer`, `Image Update` or `Manual`.
@@ -214,6 +243,9 @@ pub struct Run {
     /// What a queued run waits for, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The place of a queued run; absent if it is held, for an approval or for its base images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueuePlace>,
     /// The images that it pushed, with the tags that it moved.
     pub images: Vec<OutputImage>,
     /// Tags that it did not move, because a run of a newer change had already moved them.
@@ -287,6 +319,18 @@ pub struct OutputImage {
     pub image: String,
     /// The digest that the tag was moved to.
     pub digest: String,
+    /// If that is an index: its image for each platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildImage>,
+}
+
+/// The image of an index for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields explain themselves")]
+pub struct ChildImage {
+    #[schema(example = "linux/arm64")]
+    pub platform: String,
+    pub digest: String,
 }
 
 /// A tag that the run did not move.
@@ -305,10 +349,17 @@ pub struct SupersededTag {
 pub struct BaseImage {
     /// The full form of its name in the Dockerfile.
     pub image: String,
-    /// The digest that its tag pointed to when the run began.
+    /// The digest that its tag, or the one that the policy chose, pointed to when the run began.
     pub digest: String,
     /// `runtime` if the built image is based on it, `buildtime` if it was only used during the build.
     pub role: String,
+    /// The policy that chose another tag than the one in the Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "docker.io/library/node:20.*")]
+    pub policy: Option<String>,
+    /// The tag that it chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
 }
 
 /// One lease of a run.
@@ -399,8 +450,11 @@ pub struct Lineage {
     pub digest: String,
     /// The names under which it was pushed.
     pub images: Vec<String>,
-    /// The platform that it was built for.
+    /// The platform that it was built for; for an index all, separated by commas.
     pub platform: String,
+    /// If it is an index: its image for each platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildImage>,
     /// The images that the build read.
     pub bases: Vec<BaseImage>,
     /// The run that pushed it.

@@ -74,7 +74,7 @@ pub struct Worker {
     /// The pool whose runs it takes.
     #[schema(example = "linux-amd64")]
     pub pool: String,
-    /// The platforms that its engine builds for.
+    /// The platforms that its engine builds for: its own first, then those that it emulates.
     pub platforms: Vec<String>,
     /// How many runs it takes at once.
     pub slots: u32,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::login::{Login, LoginCreate};
 use super::timer::Timer;
 use super::trigger::{BaseImageTrigger, SourceTrigger};
 use super::{present, yes};
@@ -20,8 +21,11 @@ pub struct Task {
     pub revision: u64,
     /// `Enabled` or `Disabled`. Triggers do not start a disabled task.
     pub status: String,
-    /// The context to build: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
+    /// The context to build: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`.
     pub context: String,
+    /// Whether the submodules of a git repository are fetched as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
     /// The task file that it runs, instead of building a Dockerfile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_file: Option<TaskFile>,
@@ -34,10 +38,13 @@ pub struct Task {
     pub build_args: BTreeMap<String, String>,
     /// The names of its secret build arguments.
     pub secret_build_args: Vec<String>,
+    /// Its credentials for registries, by login server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, Login>,
     /// The stage to build; the last if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The platform to build for.
+    /// The platform to build for, or several, separated by commas.
     #[schema(example = "linux/amd64")]
     pub platform: String,
     /// How long a run may take, in seconds.
@@ -52,6 +59,9 @@ pub struct Task {
     /// Starts runs when images change that it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_image_trigger: Option<BaseImageTrigger>,
+    /// The policies of tags, `REPOSITORY:PATTERN`: of these images the newest tag that matches is used and followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base_image_follow: Vec<String>,
     /// Start runs by the clock.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
@@ -64,6 +74,9 @@ pub struct Task {
     /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
+    /// The concurrency group: of its tasks' runs, one is ready or running at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_group: Option<String>,
     /// The webhook at its code host; absent in lists, and if it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<TaskWebhook>,
@@ -183,6 +196,9 @@ pub struct TaskCreate {
     /// The context: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `/dev/null` for a task file
     /// that needs no files.
     pub context: String,
+    /// Whether the submodules of a git repository are fetched as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
     /// The task file to run, instead of building a Dockerfile. The fields of a build must be absent then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_file: Option<TaskFileCreate>,
@@ -199,10 +215,13 @@ pub struct TaskCreate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_build_args: BTreeMap<String, String>,
+    /// Credentials for registries, by login server, at most 32: for images that its runs read and push there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, LoginCreate>,
     /// The stage to build; the last if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The platform to build for; `linux/amd64` if absent.
+    /// The platform to build for, or several, separated by commas: then the image is an index. `linux/amd64` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// How long a run may take, in seconds; 3600 if absent.
@@ -223,6 +242,11 @@ pub struct TaskCreate {
     /// Starts runs when images change that it needs; enabled, of type `Runtime`, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_image_trigger: Option<BaseImageTrigger>,
+    /// Policies of tags, `REPOSITORY:PATTERN`, at most 16. Instead of a tag in the source that the pattern covers, the newest tag
+    /// that matches is used and followed. The pattern is a glob like `20.*-slim`, in which `*` stands for a version, or a range
+    /// of versions like `^20.1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base_image_follow: Vec<String>,
     /// Start runs by the clock; at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
@@ -240,6 +264,9 @@ pub struct TaskCreate {
     /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
+    /// The concurrency group: of all tasks of the registry in one group, one run is ready or running at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_group: Option<String>,
 }
 
 impl Default for TaskCreate {
@@ -248,11 +275,13 @@ impl Default for TaskCreate {
         Self {
             name: String::new(),
             context: String::new(),
+            submodules: false,
             task_file: None,
             dockerfile: None,
             images: Vec::new(),
             build_args: BTreeMap::new(),
             secret_build_args: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             target: None,
             platform: None,
             timeout: None,
@@ -261,11 +290,13 @@ impl Default for TaskCreate {
             status: None,
             source_trigger: None,
             base_image_trigger: None,
+            base_image_follow: Vec::new(),
             timers: Vec::new(),
             git_token: None,
             report_status: true,
             api_token: None,
             run_limit: None,
+            concurrency_group: None,
         }
     }
 }
@@ -286,6 +317,9 @@ pub struct TaskUpdate {
     /// The context to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// Whether the submodules of a git repository are fetched as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submodules: Option<bool>,
     /// Another task file. A task that builds a Dockerfile does not become one that runs a task file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_file: Option<TaskFileUpdate>,
@@ -302,11 +336,15 @@ pub struct TaskUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub secret_build_args: Option<BTreeMap<String, String>>,
+    /// Credentials for registries, by login server. Those of other registries are unchanged; `null` removes one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, LoginCreate>)]
+    pub credentials: BTreeMap<String, Option<LoginCreate>>,
     /// The stage to build; `null` for the last.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub target: Option<Option<String>>,
-    /// The platform to build for.
+    /// The platform to build for, or several, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// How long a run may take, in seconds.
@@ -329,6 +367,9 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BaseImageTrigger>)]
     pub base_image_trigger: Option<Option<BaseImageTrigger>>,
+    /// All policies of tags, instead of the former ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image_follow: Option<Vec<String>>,
     /// All timers, instead of the former ones. One that stays the same keeps its next instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timers: Option<Vec<Timer>>,
@@ -347,6 +388,10 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub run_limit: Option<Option<u32>>,
+    /// The concurrency group; `null` for none. Runs that wait already stay in the former one.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub concurrency_group: Option<Option<String>>,
 }
 
 impl std::fmt::Debug for TaskUpdate {
@@ -359,7 +404,7 @@ impl std::fmt::Debug for TaskUpdate {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRunCreate {
-    /// A different context: a git URL or the address of a `.tar.gz`.
+    /// A different context: a git URL, the address of a `.tar.gz`, or `oci://host/artifact:tag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// The id of an uploaded archive, instead of the task's context.

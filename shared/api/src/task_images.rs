@@ -19,6 +19,10 @@ pub struct TaskImages {
     /// Whether there are more images than are listed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
+    /// The tasks that are based on each other in a circle, each on the one before, from this task back to it; empty if there
+    /// is no circle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub circle: Vec<String>,
     /// Why a newer state of the task could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedScan>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{LeaseNonce, WorkerId};
+use crate::id::{LeaseNonce, PoolName, WorkerId};
 use crate::timestamp::Timestamp;
 
 /// The timed right of one worker to one run.
@@ -12,6 +12,8 @@ pub struct Lease {
     pub attempt: u32,
     /// The worker that holds it.
     pub worker: WorkerId,
+    /// The worker's pool.
+    pub pool: PoolName,
     /// Unique to this lease, so that earlier holders are refused.
     pub nonce: LeaseNonce,
     /// When it began, by the store's clock.

@@ -8,11 +8,12 @@ use crate::built_on::FactVersion;
 use crate::event::PushedRef;
 use crate::fact::FactKey;
 use crate::id::{EventId, RunId, TokenId, WaveId};
-use crate::image::{Digest, ImageReference};
+use crate::image::Digest;
 use crate::signature::RunSignature;
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 
 /// What started a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedBase {
     /// The image.
-    pub image: ImageReference,
+    pub image: TrackedImage,
     /// What the last build used; `None` if it used another image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Digest>,

@@ -17,6 +17,7 @@ use crate::source::{CommitId, CommitPrefix, GitUrl, RefName, RepositoryKey};
 use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
+use crate::tracked_image::TrackedImage;
 use crate::trigger::PullRequestAction;
 
 /// Something that happened or was requested.
@@ -394,8 +395,8 @@ impl fmt::Display for PushedRef {
 /// A tag that has another image than before, for one platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageMoved {
-    /// The registry, repository and tag.
-    pub image: ImageReference,
+    /// The tag, or the policy that chooses one.
+    pub image: TrackedImage,
     /// The platform.
     pub platform: Platform,
     /// What the tag had before.

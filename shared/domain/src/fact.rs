@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{PullRequestChange, PullRequestNotice, Push, PushedRef};
 use crate::id::RegistryName;
-use crate::image::ImageReference;
 use crate::image_version::ImageVersion;
 use crate::platform::Platform;
 use crate::pull_request::{ProviderRepository, PullRequestVersion};
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 use crate::trigger::PullRequestAction;
 
 text_type!(
@@ -65,9 +65,9 @@ impl FactKey {
         }
     }
 
-    /// What a tag has for a platform, from the perspective of one registry of gantry.
+    /// What a tag, or the one that a policy chooses, has for a platform, from the perspective of one registry of gantry.
     #[must_use]
-    pub fn image(registry: &RegistryName, platform: &Platform, image: &ImageReference) -> Self {
+    pub fn image(registry: &RegistryName, platform: &Platform, image: &TrackedImage) -> Self {
         match format!("image:{registry}:{platform}@{image}").parse() {
             Ok(key) => key,
             Err(_) => unreachable!("a platform's and an image's names are short and printable"),

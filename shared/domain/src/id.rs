@@ -43,6 +43,14 @@ text_type!(
 );
 
 text_type!(
+    /// A concurrency group of a registry: of the tasks in it, one run is executed at a time.
+    GroupName,
+    "concurrency group",
+    "1 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
+    |text| is_name(text, 1, 50)
+);
+
+text_type!(
     /// The id of a step, which is also its alias and host name in the run's network.
     StepId,
     "step id",
@@ -311,6 +319,12 @@ impl WaveId {
     #[must_use]
     pub fn prefix(&self) -> RunPrefix {
         self.prefix
+    }
+
+    /// The number: a registry's newer waves have greater ones.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 

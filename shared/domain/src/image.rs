@@ -10,6 +10,9 @@ use crate::text::{serde_as_text, text_type};
 /// The registry of references without a host.
 pub const DOCKER_HUB: &str = "docker.io";
 
+/// What Docker Hub is called in Docker's own configuration and in the protocol of credential helpers.
+const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
+
 /// The hosts of Docker Hub's registry; image names use `docker.io`.
 const DOCKER_HUB_NAMES: [&str; 3] = [DOCKER_HUB, "index.docker.io", "registry-1.docker.io"];
 
@@ -22,6 +25,15 @@ impl RegistryHost {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What Docker calls it where credentials are kept: Docker Hub has an address there, others their host.
+    #[must_use]
+    pub fn docker_server(&self) -> &str {
+        match self.as_str() {
+            DOCKER_HUB => DOCKER_HUB_SERVER,
+            host => host,
+        }
     }
 }
 
@@ -143,6 +155,12 @@ impl ImageReference {
     #[must_use]
     pub fn tagged(host: RegistryHost, repository: Repository, tag: Tag) -> Self {
         Self { host, repository, tag: Some(tag), digest: None }
+    }
+
+    /// A repository, as in a `FROM` without a tag.
+    #[must_use]
+    pub fn latest(host: RegistryHost, repository: Repository) -> Self {
+        Self::tagged(host, repository, Tag("latest".to_owned()))
     }
 
     /// An image with a digest and no tag.

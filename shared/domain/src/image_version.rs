@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::image::Digest;
+use crate::image::{Digest, Tag};
 use crate::image_label;
 use crate::platform::{Fit, Platform};
 use crate::text::text_type;
@@ -33,6 +33,12 @@ pub struct ImageVersion {
     pub digest: Digest,
     /// What it consists of.
     pub content: ContentKey,
+    /// The digest of the index that listed it when it was first seen; `None` if the tag was a single image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
+    /// The tag that a policy chose; `None` if the image is one tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
 }
 
 /// The part of an image's configuration that gantry uses.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::RunPrefix;
-use crate::image::{Digest, ImageReference};
+use crate::image::{Digest, Tag};
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 
 /// How many of the latest observations a watch keeps.
 const MOST_SEEN: usize = 16;
@@ -21,14 +22,18 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause after a failed look.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
+/// The time in which the images of a registry become due after its pause, and the wait that puts an image first.
+const RESUMING: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Which watch of a tag: who asks.
+/// Which watch of a tag, or of a policy that chooses one: who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Watched {
-    /// The tag.
-    pub image: ImageReference,
-    /// The registry of gantry whose credentials are used; `None` if it is asked anonymously, for all registries.
+    /// The tag, or the policy.
+    pub image: TrackedImage,
+    /// The registry of gantry whose credentials, or those of its tasks, are used; `None` if it is asked anonymously, for all registries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<RunPrefix>,
 }
@@ -56,6 +61,9 @@ pub struct ImageWatch {
     /// What the tag had when it came to rest last; `None` before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// The tag that the policy chose; `None` if the watch is of one tag, or no tag matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<ChosenTag>,
     /// When its content changed last, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Timestamp>,
@@ -68,6 +76,15 @@ pub struct ImageWatch {
     /// The latest observations, oldest first, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<Seen>,
+}
+
+/// The tag that a policy chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChosenTag {
+    /// The tag.
+    pub tag: Tag,
+    /// Since when it is the newest that matches.
+    pub since: Timestamp,
 }
 
 /// A change that is collected until the tag comes to rest.
@@ -144,11 +161,19 @@ impl ImageWatch {
             due: now,
             asked: None,
             digest: None,
+            chosen: None,
             moved: None,
             pending: None,
             problem: None,
             seen: Vec::new(),
         }
+    }
+
+    /// What the tag had when it was asked for last, if it was at rest then.
+    #[must_use]
+    pub fn digest_at_rest(&self) -> Option<&Digest> {
+        let is_at_rest = self.pending.is_none() && self.problem.is_none();
+        self.digest.as_ref().filter(|_| is_at_rest)
     }
 
     /// Takes in what the tag has now.
@@ -208,6 +233,13 @@ impl ImageWatch {
         self.due = now.after(self.pause(now, interval));
     }
 
+    /// The tag that a policy has chosen has come to rest; `None` if no tag matches.
+    pub fn choose(&mut self, now: Timestamp, tag: Option<Tag>) {
+        if self.chosen.as_ref().map(|chosen| &chosen.tag) != tag.as_ref() {
+            self.chosen = tag.map(|tag| ChosenTag { tag, since: now });
+        }
+    }
+
     /// It could not be found out what the tag has. It is asked for again after `pause`, or after one that grows with each
     /// failure.
     pub fn failed(&mut self, now: Timestamp, message: String, pause: Option<Duration>) {
@@ -221,10 +253,13 @@ impl ImageWatch {
         self.problem = Some(Problem { message, since, tries });
     }
 
-    /// When it is looked at after a pause of its registry: not all of its images at once.
+    /// When it is looked at after a pause of its registry: the longer ago it was asked for, the sooner. So all images have
+    /// their turn, however few requests the registry allows between two pauses.
     #[must_use]
-    pub fn resumed(&self, until: Timestamp) -> Timestamp {
-        until.after(Duration::from_millis(u64::from(self.spread()) * 60))
+    pub fn resumed(&self, now: Timestamp, until: Timestamp) -> Timestamp {
+        let waited = self.asked.map_or(LONGEST_WAIT, |asked| now.since(asked).min(LONGEST_WAIT));
+        let left = 1.0 - waited.as_secs_f64() / LONGEST_WAIT.as_secs_f64();
+        until.after(RESUMING.mul_f64(left))
     }
 
     /// The pause before the next look: longer for tags that have not changed for weeks, and a little different for each,
@@ -354,6 +389,22 @@ mod tests {
         assert_eq!(watch.due, at(660));
         assert_eq!(look(&mut watch, 700, 'a'), Next::Rest);
         assert_eq!(watch.problem, None);
+    }
+
+    #[test]
+    fn after_a_pause_the_image_that_was_asked_for_longest_ago_comes_first() {
+        let hour = 3600;
+        let due = |asked: Option<u64>| {
+            let mut watch = resting();
+            watch.asked = asked.map(at);
+            watch.resumed(at(2000 * hour), at(2001 * hour))
+        };
+        let order = [None, Some(hour), Some(1300 * hour), Some(1999 * hour), Some(2000 * hour)];
+        let order: Vec<Timestamp> = order.into_iter().map(due).collect();
+        assert!(
+            order.is_sorted() && order[1] < order[2] && order[2] < order[3] && order[3] < order[4]
+        );
+        assert_eq!((order[0], order[4]), (at(2001 * hour), at(2001 * hour + 10)));
     }
 
     #[test]

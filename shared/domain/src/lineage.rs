@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{RegistryName, RunId, TaskName};
-use crate::image::{Digest, ImageReference};
+use crate::image::{Digest, ImageReference, Tag};
 use crate::platform::Platform;
+use crate::platforms::Platforms;
 use crate::source::CommitId;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 
 /// An image that a run pushed, with one tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,17 @@ pub struct OutputImage {
     /// The registry, repository and tag.
     pub image: ImageReference,
     /// The digest that the tag was moved to.
+    pub digest: Digest,
+    /// The images that an index consists of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildImage>,
+}
+
+/// The image of an index for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields explain themselves")]
+pub struct ChildImage {
+    pub platform: Platform,
     pub digest: Digest,
 }
 
@@ -26,6 +39,24 @@ pub struct BaseImage {
     pub digest: Digest,
     /// Whether it is part of the result.
     pub role: BaseRole,
+    /// The policy that chose another tag than the Dockerfile's, and that tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<FollowedTag>,
+}
+
+/// The tag that a policy chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedTag {
+    /// The policy.
+    pub policy: TrackedImage,
+    /// The newest tag that matched.
+    pub tag: Tag,
+}
+
+impl std::fmt::Display for FollowedTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} → {}", self.policy, self.tag)
+    }
 }
 
 /// The role of a base in an image.
@@ -46,8 +77,11 @@ pub struct Lineage {
     pub digest: Digest,
     /// Its names.
     pub images: Vec<ImageReference>,
-    /// Its platform.
-    pub platform: Platform,
+    /// Its platforms.
+    pub platforms: Platforms,
+    /// The images that an index consists of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildImage>,
     /// Its bases.
     pub bases: Vec<BaseImage>,
     /// The run that pushed it.

@@ -16,7 +16,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The operating system, `linux`.
+    /// The operating system, `linux` or `windows`.
     #[must_use]
     pub fn os(&self) -> &str {
         &self.os
@@ -42,6 +42,35 @@ impl Platform {
             Ok(pool) => pool,
             Err(_) => unreachable!("a platform's words are the words of a pool's name"),
         }
+    }
+}
+
+impl Platform {
+    /// The platform of a pool with a name like `linux-arm64`; `None` for other names.
+    #[must_use]
+    pub fn of_pool(pool: &PoolName) -> Option<Self> {
+        let (os, architecture) = pool.as_str().split_once('-')?;
+        let platform: Self = format!("{os}/{architecture}").parse().ok()?;
+        (platform.pool() == *pool).then_some(platform)
+    }
+
+    /// Whether an engine with this platform builds for the other one. Variants are not compared: emulators have them all,
+    /// and engines do not report all that they have.
+    #[must_use]
+    pub fn builds_for(&self, other: &Self) -> bool {
+        self.os == other.os && self.architecture == other.architecture
+    }
+
+    /// Whether it is the same platform, with its variant named or not.
+    #[must_use]
+    pub fn is_equal_to(&self, other: &Self) -> bool {
+        self.fit(&other.os, &other.architecture, other.variant()) == Some(Fit(0))
+    }
+
+    /// Whether an emulator on another machine can execute its programs.
+    #[must_use]
+    pub fn can_be_emulated(&self) -> bool {
+        self.os == "linux"
     }
 }
 
@@ -114,19 +143,21 @@ impl FromStr for Platform {
         let lower = text.to_ascii_lowercase();
         let mut words = lower.split('/');
         let os = words.next().unwrap_or_default();
-        if os != "linux" {
-            return Err(refused("`linux[/architecture[/variant]]`: only linux is built"));
-        }
-        let architecture = match known_name(words.next().unwrap_or("amd64")) {
-            known @ ("amd64" | "arm64" | "arm" | "386" | "ppc64le" | "s390x" | "riscv64") => known,
-            _ => {
+        let architecture = known_name(words.next().unwrap_or("amd64"));
+        match (os, architecture) {
+            ("linux", "amd64" | "arm64" | "arm" | "386" | "ppc64le" | "s390x" | "riscv64")
+            | ("windows", "amd64") => {}
+            ("linux", _) => {
                 return Err(refused(
                     "the architecture is one of amd64, arm64, arm, 386, ppc64le, s390x, riscv64",
                 ));
             }
-        };
+            ("windows", _) => return Err(refused("windows is built for amd64 only")),
+            _ => return Err(refused("`linux[/architecture[/variant]]` or `windows/amd64`")),
+        }
         let variant = match words.next() {
             None => None,
+            Some(_) if os == "windows" => return Err(refused("windows has no variants")),
             Some(variant @ ("v5" | "v6" | "v7" | "v8" | "v2" | "v3" | "v4")) => {
                 Some(variant.to_owned())
             }
@@ -152,13 +183,40 @@ mod tests {
             ("Linux/AMD64", "linux/amd64"),
             ("linux/arm64/v8", "linux/arm64/v8"),
             ("linux/x86_64", "linux/amd64"),
+            ("Windows", "windows/amd64"),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), read);
         }
-        for refused in ["", "windows", "linux/mips", "linux/arm/v9", "linux/arm/v7/x"] {
+        for refused in [
+            "",
+            "plan9",
+            "windows/arm64",
+            "windows/amd64/v2",
+            "linux/mips",
+            "linux/arm/v9",
+            "linux/arm/v7/x",
+        ] {
             assert!(refused.parse::<Platform>().is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_platform_has_a_pool_and_the_pool_tells_the_platform() {
         assert_eq!(Platform::default().pool().as_str(), "linux-amd64");
+        for (pool, platform) in [
+            ("linux-arm64", Some("linux/arm64")),
+            ("windows-amd64", Some("windows/amd64")),
+            ("large", None),
+            ("linux-large", None),
+            ("linux-aarch64", None),
+            ("Linux-arm64", None),
+        ] {
+            let found = Platform::of_pool(&pool.parse().unwrap());
+            assert_eq!(found.map(|it| it.to_string()).as_deref(), platform, "{pool}");
+        }
+        let arm: Platform = "linux/arm".parse().unwrap();
+        assert!(arm.builds_for(&"linux/arm/v6".parse().unwrap()));
+        assert!(!arm.builds_for(&"linux/arm64".parse().unwrap()));
     }
 
     #[test]

@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::InvalidText;
 use crate::event::PullRequestRefs;
 use crate::id::RunId;
+use crate::image::{ImageReference, RegistryHost};
 use crate::lineage::BaseImage;
-use crate::platform::Platform;
+use crate::login::Login;
+use crate::platforms::Platforms;
 use crate::sealed::Sealed;
 use crate::secret::{SecretId, SecretSource};
 use crate::source::{CommitId, RefName, Source, SourcePath};
 use crate::template::{ArgValue, Template};
 use crate::text::text_type;
+use crate::tracked_image::{TagPolicies, TrackedImage};
 
 text_type!(
     /// The name of a build argument: `[A-Za-z_][A-Za-z0-9_]*`.
@@ -61,14 +64,21 @@ text_type!(
 pub struct Recipe {
     /// The source.
     pub source: Source,
-    /// The platform, which determines the pool.
-    pub platform: Platform,
+    /// The platforms of its image, which determine the pool.
+    pub platforms: Platforms,
     /// The time limit of the whole run, from its first lease.
     pub timeout: RunTimeout,
     /// The work on the source.
     pub work: Work,
+    /// The credentials for other registries than the recipe's own, and for its own if they are others: for images that it
+    /// reads, and for those that it pushes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logins: BTreeMap<RegistryHost, Login>,
+    /// The images of which the newest tag is used, and not the one in the source.
+    #[serde(default, skip_serializing_if = "TagPolicies::is_empty")]
+    pub follows: TagPolicies,
     /// Bases pinned to a digest, even if their tags have moved: those of an earlier run, or those that a change of base
-    /// images is about. Never in a task.
+    /// images is about or that policies chose. Never in a task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bases: Vec<BaseImage>,
     /// The pull request whose commit the source names. Never in a task.
@@ -153,7 +163,7 @@ pub struct FileWork {
     /// The secrets that the file may name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<SecretId, SecretSource>,
-    /// Whether the steps may use the registry's credentials: in runs of a saved task as it is, whose code its owner
+    /// Whether the steps may use the run's credentials for registries: in runs of a saved task as it is, whose code its owner
     /// chose. Never in the task itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_registry_login: bool,
@@ -203,13 +213,26 @@ pub struct ImageBuild {
 }
 
 impl Recipe {
+    /// The pin of an image that the source names: its own, or that of the policy that covers it.
+    #[must_use]
+    pub fn pin_of(&self, image: &ImageReference) -> Option<&BaseImage> {
+        let is_chosen = |base: &&BaseImage, policy: &TrackedImage| {
+            base.follows.as_ref().is_some_and(|followed| followed.policy == *policy)
+        };
+        self.bases.iter().find(|base| base.image == *image).or_else(|| {
+            let policy = self.follows.of(image)?;
+            self.bases.iter().find(|base| is_chosen(base, policy))
+        })
+    }
+
     /// All secrets, in a fixed order that resealing and signatures rely on.
     pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
         let (build, file) = match &self.work {
             Work::Build(build) => (Some(build.secret_build_args.values()), None),
             Work::File(file) => (None, Some(file.secret_values.values())),
         };
-        build.into_iter().flatten().chain(file.into_iter().flatten()).chain(self.source.query())
+        let work = build.into_iter().flatten().chain(file.into_iter().flatten());
+        work.chain(self.source.query()).chain(self.logins.values().filter_map(Login::sealed))
     }
 
     /// All secrets, to be changed.
@@ -219,11 +242,13 @@ impl Recipe {
             Work::File(file) => (None, Some(file.secret_values.values_mut())),
         };
         let work = build.into_iter().flatten().chain(file.into_iter().flatten());
-        work.chain(self.source.query_mut())
+        let logins = self.logins.values_mut().filter_map(Login::sealed_mut);
+        work.chain(self.source.query_mut()).chain(logins)
     }
 
-    /// Removes all secrets, declared ones too: for runs whose content is a stranger's.
+    /// Removes all secrets, declared ones and logins too: for runs whose content is a stranger's.
     pub(crate) fn drop_secrets(&mut self) {
+        self.logins.clear();
         match &mut self.work {
             Work::Build(build) => build.secret_build_args.clear(),
             Work::File(file) => {
@@ -234,7 +259,7 @@ impl Recipe {
         }
     }
 
-    /// Lets the steps of a run use the registry's credentials, if they are those of a task file.
+    /// Lets the steps of a run use its credentials for registries, if they are those of a task file.
     pub(crate) fn with_registry_login(mut self) -> Self {
         if let Work::File(file) = &mut self.work {
             file.has_registry_login = true;

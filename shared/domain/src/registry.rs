@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
 use crate::id::{RegistryName, RunPrefix};
-use crate::image::{ImageReference, RegistryHost};
+use crate::image::RegistryHost;
 use crate::image_watch::Watched;
 use crate::sealed::Sealed;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 
 /// A registry: where images are pushed to, and what its tasks share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,11 +24,21 @@ pub struct Registry {
     pub prefix: RunPrefix,
     /// The credentials to push with; `None` for a registry without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials: Option<SealedCredentials>,
+    pub credentials: Option<RegistryCredentials>,
     /// How many of its runs may be admitted and not ended at once.
     pub run_limit: NonZeroU32,
     /// When it was created.
     pub created: Timestamp,
+}
+
+/// Where the credentials of a registry come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryCredentials {
+    /// They were given.
+    Given(SealedCredentials),
+    /// The credential helper that the operator names for the registry's host.
+    Helper,
 }
 
 /// A user name and a sealed password.
@@ -47,10 +58,20 @@ impl Registry {
         format!("registry/{prefix}")
     }
 
-    /// The watch that tells the registry's tasks what a tag has: its own, if it has credentials for the tag's host.
+    /// The given credentials.
     #[must_use]
-    pub fn watch_of(&self, image: &ImageReference) -> Watched {
-        let is_own = self.host == *image.host() && self.credentials.is_some();
+    pub fn given_credentials(&self) -> Option<&SealedCredentials> {
+        match &self.credentials {
+            Some(RegistryCredentials::Given(given)) => Some(given),
+            Some(RegistryCredentials::Helper) | None => None,
+        }
+    }
+
+    /// The watch that tells the registry's tasks what a tag has: its own, if it has credentials for the tag's host, or one of
+    /// the tasks that use the tag `logs_in` there.
+    #[must_use]
+    pub fn watch_of(&self, image: &TrackedImage, logs_in: bool) -> Watched {
+        let is_own = logs_in || self.host == *image.host() && self.credentials.is_some();
         Watched { image: image.clone(), by: is_own.then_some(self.prefix) }
     }
 }

@@ -8,7 +8,7 @@ use crate::id::{RegistryName, TaskName};
 use crate::pull_request::ProviderRepository;
 use crate::recipe::Work;
 use crate::run::{Outcome, Product, Run, RunError, RunState};
-use crate::source::{CommitId, GitUrl, Source};
+use crate::source::{CommitId, GitUrl};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
 
@@ -145,7 +145,7 @@ impl Run {
     #[must_use]
     pub fn reports_to(&self) -> Option<(&GitUrl, ReportTarget)> {
         let reports = self.task.as_ref().is_some_and(|task| task.reports);
-        let Source::Git(git) = &self.recipe.source else { return None };
+        let git = self.recipe.source.git()?;
         if !reports || self.is_hidden() {
             return None;
         }
@@ -279,6 +279,7 @@ mod tests {
     use crate::decide::samples::task;
     use crate::id::{RunId, RunPrefix};
     use crate::run::{CanceledBy, Done, ErrorCode, Progress, WaitReason};
+    use crate::source::Source;
     use crate::timestamp::Timestamp;
 
     fn commit(digit: &str) -> CommitId {
@@ -356,7 +357,7 @@ mod tests {
         let (event, by) =
             ("request/r1".parse().unwrap(), "t1".parse::<crate::id::TokenId>().unwrap());
         let mut recipe = task.recipe.clone();
-        recipe.platform = "linux/arm64".parse().unwrap();
+        recipe.platforms = "linux/arm64".parse().unwrap();
         let overridden = planner::for_task_request(&task, recipe, event, by.clone());
         assert!(!overridden.task.unwrap().reports, "an override may have changed what is tested");
         task.reports = false;
@@ -401,6 +402,7 @@ mod tests {
         let outputs = outputs.map(|image| crate::lineage::OutputImage {
             image: image.parse().unwrap(),
             digest: digest.parse().unwrap(),
+            children: Vec::new(),
         });
         let product = |count: usize| {
             let outputs = outputs.iter().take(count).cloned().collect();

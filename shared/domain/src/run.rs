@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::{AttemptEnd, EndedAttempt};
 use crate::built_on::{BuiltOn, SourceRead};
 use crate::cause::Cause;
-use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
+use crate::decide::order::Class;
+use crate::id::{GroupName, PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::recipe::{Recipe, Work};
 use crate::report::Reported;
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
-use crate::source::{CommitId, RefName, Source};
+use crate::source::{CommitId, RefName};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 use crate::wave::NodeTask;
@@ -57,6 +58,9 @@ pub struct Run {
     /// Whether it may move tags that a newer change has moved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
+    /// The concurrency group of its task: it is executed while no other run of the group is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_group: Option<GroupName>,
     /// The run key: no other run has the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_for: Option<String>,
@@ -144,10 +148,21 @@ impl Run {
         self.stands_for_task().is_some() || has_pushed
     }
 
-    /// The pool whose workers build it and open its secrets.
+    /// The class of runs that it is admitted and taken with.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        Class::of(self.purpose, &self.cause)
+    }
+
+    /// The pool whose workers build it and open its secrets. Until it is admitted, and after its end, that of its
+    /// first platform.
     #[must_use]
     pub fn pool(&self) -> PoolName {
-        self.recipe.platform.pool()
+        match &self.state {
+            RunState::Ready { pool, .. } => pool.clone(),
+            RunState::Started { lease } | RunState::Running { lease, .. } => lease.pool.clone(),
+            RunState::Waiting { .. } | RunState::Done(_) => self.recipe.platforms.pool(),
+        }
     }
 
     /// The branch that it builds, if that is known.
@@ -166,10 +181,9 @@ impl Run {
     /// The commit that it builds, if that is known: the one that its worker read, or that its source names.
     #[must_use]
     pub fn commit(&self) -> Option<CommitId> {
-        match (&self.read, &self.recipe.source) {
-            (Some(read), _) => Some(read.commit.clone()),
-            (None, Source::Git(git)) => git.reference.as_ref()?.as_str().parse().ok(),
-            (None, Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing) => None,
+        match &self.read {
+            Some(read) => Some(read.commit.clone()),
+            None => self.recipe.source.git()?.reference.as_ref()?.as_str().parse().ok(),
         }
     }
 

@@ -197,8 +197,19 @@ impl FromStr for Schedule {
     }
 }
 
+/// The values as ranges. The crate takes microseconds for each part of a list, and every record with a timer is parsed.
 fn listed(values: &BTreeSet<u8>) -> String {
-    values.iter().map(u8::to_string).collect::<Vec<_>>().join(",")
+    let mut ranges: Vec<(u8, u8)> = Vec::new();
+    for value in values {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *value => *last = *value,
+            Some(_) | None => ranges.push((*value, *value)),
+        }
+    }
+    let part = |(first, last): &(u8, u8)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(part).collect::<Vec<_>>().join(",")
 }
 
 impl Field {

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::cause::Cause;
-use crate::id::{RegistryName, RunId};
+use crate::id::{GroupName, RegistryName, RunId};
 use crate::recipe::Recipe;
 use crate::run::{Purpose, Run, RunType, TaskRevision};
 use crate::sealed::Sealed;
@@ -51,6 +51,8 @@ struct Fixed<'a> {
     cause: &'a Cause,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     force_tags: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency_group: &'a Option<GroupName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_for: &'a Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +109,7 @@ impl Run {
             git_token: _,
             cause,
             force_tags,
+            concurrency_group,
             created_for,
             trace,
             created,
@@ -137,6 +140,7 @@ impl Run {
             recipe,
             cause,
             force_tags,
+            concurrency_group,
             created_for,
             trace,
             created,
@@ -179,7 +183,7 @@ mod tests {
                 r#"{"form":"gantry run 1","id":"ca1","registry":"reg","run_type":"QuickBuild","#,
                 r#""task":{"name":"web","created":0,"revision":3,"is_unchanged":true,"reports":true},"recipe":{"source":{"kind":"git","#,
                 r#""url":"https://github.com/octo/hello.git","reference":"main","folder":"app"},"#,
-                r#""platform":"linux/amd64","timeout":3600,"work":{"build":{"#,
+                r#""platforms":"linux/amd64","timeout":3600,"work":{"build":{"#,
                 r#""dockerfile":"Dockerfile","images":["web:{{.Run.ID}}"],"#,
                 r#""secret_build_args":{"TOKEN":""},"push":true,"no_cache":false}}},"cause":{"cause":"request","event":"request:1","#,
                 r#""by":"t1"},"created":1700000000000}"#,

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::InvalidText;
 use crate::id::UploadId;
-use crate::image::Digest;
+use crate::image::{Digest, ImageReference, RegistryHost};
 use crate::sealed::Sealed;
 use crate::text::{serde_as_text, text_type};
 
@@ -101,16 +101,20 @@ impl RefName {
 }
 
 impl RefName {
-    /// Whether it looks like an abbreviated commit, which hosts do not serve. A branch or tag of such a name must be
-    /// given in full: `refs/heads/…`. Dates and words do not count.
+    /// The commit, if it is the full id of one, in capitals or not.
     #[must_use]
-    pub fn looks_abbreviated(&self) -> bool {
-        let text = self.as_str();
-        (7..64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && text.bytes().any(|byte| byte.is_ascii_digit())
-            && text.bytes().any(|byte| byte.is_ascii_alphabetic())
-            && self.kind() != RefKind::Commit
+    pub fn commit(&self) -> Option<CommitId> {
+        self.as_str().to_ascii_lowercase().parse().ok()
+    }
+
+    /// The first digits of a commit, if it can be such an abbreviation. As in git, a branch or tag of that name comes
+    /// first.
+    #[must_use]
+    pub fn commit_prefix(&self) -> Option<CommitPrefix> {
+        match self.commit() {
+            Some(_) => None,
+            None => self.as_str().to_ascii_lowercase().parse().ok(),
+        }
     }
 }
 
@@ -419,6 +423,9 @@ pub struct GitSource {
     /// The folder that is the root of the context; the repository's root if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<SourcePath>,
+    /// Whether its submodules are fetched as well. Not part of its text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
 }
 
 impl FromStr for GitSource {
@@ -436,7 +443,7 @@ impl FromStr for GitSource {
         };
         let folder = folder.trim_matches('/');
         let folder = (!folder.is_empty() && folder != ".").then(|| folder.parse()).transpose()?;
-        Ok(Self { url: url.parse()?, reference, folder })
+        Ok(Self { url: url.parse()?, reference, folder, submodules: false })
     }
 }
 
@@ -477,6 +484,11 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         query: Option<Sealed>,
     },
+    /// The files of an artifact in a registry.
+    Artifact {
+        /// Its name, with the tag or digest.
+        image: ImageReference,
+    },
     /// No files: the steps of a task file need none.
     Nothing,
 }
@@ -484,13 +496,33 @@ pub enum Source {
 /// How a source without files is written, as in the original.
 const NOTHING: &str = "/dev/null";
 
+/// What an artifact's address begins with, as in the original.
+const ARTIFACT: &str = "oci://";
+
 impl Source {
+    /// The location in a git repository, if it is one.
+    #[must_use]
+    pub fn git(&self) -> Option<&GitSource> {
+        match self {
+            Self::Git(git) => Some(git),
+            Self::Upload { .. } | Self::Tarball { .. } | Self::Artifact { .. } | Self::Nothing => {
+                None
+            }
+        }
+    }
+
+    /// Whether submodules are fetched as well.
+    #[must_use]
+    pub fn has_submodules(&self) -> bool {
+        self.git().is_some_and(|git| git.submodules)
+    }
+
     /// The sealed query of a tarball's URL.
     #[must_use]
     pub fn query(&self) -> Option<&Sealed> {
         match self {
             Self::Tarball { query, .. } => query.as_ref(),
-            Self::Git(_) | Self::Upload { .. } | Self::Nothing => None,
+            Self::Git(_) | Self::Upload { .. } | Self::Artifact { .. } | Self::Nothing => None,
         }
     }
 
@@ -498,7 +530,7 @@ impl Source {
     pub fn query_mut(&mut self) -> Option<&mut Sealed> {
         match self {
             Self::Tarball { query, .. } => query.as_mut(),
-            Self::Git(_) | Self::Upload { .. } | Self::Nothing => None,
+            Self::Git(_) | Self::Upload { .. } | Self::Artifact { .. } | Self::Nothing => None,
         }
     }
 }
@@ -507,10 +539,13 @@ impl FromStr for Source {
     type Err = InvalidText;
 
     /// Parses a context. A URL is a git repository if its path ends in `.git` or contains `/_git/`, or if it is on
-    /// github.com. Every other URL is a tarball. `/dev/null` is no source.
+    /// github.com. `oci://` is an artifact. Every other URL is a tarball. `/dev/null` is no source.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == NOTHING {
             return Ok(Self::Nothing);
+        }
+        if let Some(name) = text.strip_prefix(ARTIFACT) {
+            return artifact(name).map(|image| Self::Artifact { image });
         }
         let address = text.split('#').next().unwrap_or_default();
         let refused = |rule| Err(InvalidText::new("context", &redacted(text), rule));
@@ -524,7 +559,7 @@ impl FromStr for Source {
         }
         let Ok(url) = Url::parse(address) else {
             return refused(
-                "`https://host/repository.git#ref:folder` or the address of a `.tar.gz`",
+                "`https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/repository:tag`",
             );
         };
         let is_git = url.path().trim_end_matches('/').ends_with(".git")
@@ -538,12 +573,23 @@ impl FromStr for Source {
     }
 }
 
+/// The name of an artifact. Unlike an image's, it has a host: there is no registry that would go without saying.
+fn artifact(name: &str) -> Result<ImageReference, InvalidText> {
+    let has_host =
+        name.split_once('/').is_some_and(|(host, _)| host.parse::<RegistryHost>().is_ok());
+    match has_host {
+        true => name.parse(),
+        false => Err(InvalidText::new("artifact", &redacted(name), "`oci://host/repository:tag`")),
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Git(git) => git.fmt(f),
             Self::Upload { upload, .. } => write!(f, "upload {upload}"),
             Self::Tarball { url, .. } => url.fmt(f),
+            Self::Artifact { image } => write!(f, "{ARTIFACT}{image}"),
             Self::Nothing => f.write_str(NOTHING),
         }
     }
@@ -554,15 +600,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn abbreviated_commits_are_recognized() {
-        let looks = |text: &str| text.parse::<RefName>().unwrap().looks_abbreviated();
-        for commit in ["4f2a91c", "4F2A91C", &"4f2a91c".repeat(5), &"4f2a91c".repeat(7)] {
-            assert!(looks(commit), "{commit}");
+    fn full_and_abbreviated_commits_are_recognized_in_capitals_too() {
+        let parsed = |text: &str| {
+            let name: RefName = text.parse().unwrap();
+            (name.commit().map(String::from), name.commit_prefix().map(String::from))
+        };
+        for digits in [40, 64] {
+            let (whole, cut) = ("4F2A91C0".repeat(digits / 8), "4F2A91C0".repeat(digits / 8));
+            let lower = whole.to_ascii_lowercase();
+            assert_eq!(parsed(&whole), (Some(lower.clone()), None));
+            let cut = &cut[..digits - 1];
+            assert_eq!(parsed(cut), (None, Some(lower[..digits - 1].to_owned())));
         }
-        let whole = [&"4f2a9".repeat(8), &"4f2a91c0".repeat(8)];
-        assert!(!whole.into_iter().any(|commit| looks(commit)));
-        for name in ["main", "v1.2", "4f2a91", "20260131", "deadbeef", "refs/heads/4f2a91c"] {
-            assert!(!looks(name), "{name}");
+        for short in ["4f2a91c", "20260131", "deadbeef"] {
+            assert_eq!(parsed(short), (None, Some(short.to_owned())));
+        }
+        for name in ["main", "v1.2", "4f2a91", "refs/heads/4f2a91c", &"0".repeat(65)] {
+            assert_eq!(parsed(name), (None, None), "{name}");
         }
     }
 
@@ -583,11 +637,28 @@ mod tests {
             "pull/12/head"
         );
         assert!(matches!("https://host/x.tar.gz".parse(), Ok(Source::Tarball { .. })));
+        for (text, shown) in [
+            ("oci://ghcr.io/octo/src:1", "oci://ghcr.io/octo/src:1"),
+            ("oci://localhost:5000/src", "oci://localhost:5000/src:latest"),
+            ("oci://docker.io/octo/src", "oci://docker.io/octo/src:latest"),
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap().to_string(), shown);
+        }
         let nothing: Source = "/dev/null".parse().unwrap();
         assert_eq!((nothing.to_string().as_str(), nothing), ("/dev/null", Source::Nothing));
-        for refused in
-            ["", ".", "ext::sh -c x", "file:///etc", "ssh://-oProxy/x.git", "git@host:r.git"]
-        {
+        for refused in [
+            "",
+            ".",
+            "ext::sh -c x",
+            "file:///etc",
+            "ssh://-oProxy/x.git",
+            "git@host:r.git",
+            "oci://",
+            "oci://src:1",
+            "oci://octo/src:1",
+            "oci://ann:secret@ghcr.io/src:1",
+            "oci://ghcr.io/../src",
+        ] {
             assert!(refused.parse::<Source>().is_err(), "{refused}");
         }
     }

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use crate::base_trigger::BaseImageTrigger;
-use crate::id::{RunPrefix, TaskId};
+use crate::id::{GroupName, RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
-use crate::source::{GitUrl, Source};
+use crate::source::GitUrl;
 use crate::timer::Timers;
 use crate::timestamp::Timestamp;
 use crate::trigger::SourceTrigger;
@@ -47,6 +47,9 @@ pub struct Task {
     /// How many of its runs may be admitted and not ended at once; only the registry's limit applies if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<NonZeroU32>,
+    /// Runs of tasks in one group of the registry are executed one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_group: Option<GroupName>,
     /// When it was created, which distinguishes it from other tasks of the same name.
     pub created: Timestamp,
     /// When it was last changed.
@@ -77,10 +80,7 @@ impl Task {
     /// The address of its git repository; `None` if its source is another.
     #[must_use]
     pub fn repository(&self) -> Option<&GitUrl> {
-        match &self.recipe.source {
-            Source::Git(git) => Some(&git.url),
-            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
-        }
+        self.recipe.source.git().map(|git| &git.url)
     }
 }
 

@@ -103,6 +103,15 @@ impl Template {
         self.pieces.iter().any(is_unique)
     }
 
+    /// Whether all runs of a task get the same text.
+    #[must_use]
+    pub fn is_of_every_run(&self) -> bool {
+        self.pieces.iter().all(|piece| match piece {
+            Piece::Literal(_) => true,
+            Piece::Variable(variable) => variable.is_of_every_run(),
+        })
+    }
+
     /// The text before replacement.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -298,6 +307,20 @@ impl Variable {
         }
     }
 
+    /// Whether it has the same value in all runs of a task.
+    fn is_of_every_run(self) -> bool {
+        match self {
+            Self::Registry
+            | Self::RegistryName
+            | Self::Os
+            | Self::Architecture
+            | Self::TaskName => true,
+            Self::Id | Self::Date | Self::Commit | Self::Branch | Self::Timer | Self::TimerDue => {
+                false
+            }
+        }
+    }
+
     fn value(self, run: &RunVariables<'_>) -> String {
         match self {
             Self::Id => run.id.to_string(),
@@ -398,6 +421,18 @@ mod tests {
         });
         for refused in ["{{.Run.Id}}", "{{.Run.ID", "{{.Values.x}}", "{{}}"] {
             assert!(refused.parse::<Template>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_that_of_every_run_of_one_run_or_neither() {
+        for (text, every, one) in [
+            ("{{.Run.Registry}}/web:{{.Run.OS}}-{{.Run.TaskName}}", true, false),
+            ("web:{{.Run.Branch}}", false, false),
+            ("web:{{.Run.Commit}}", false, true),
+        ] {
+            let template: Template = text.parse().unwrap();
+            assert_eq!((template.is_of_every_run(), template.is_of_one_run()), (every, one));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::image::{Digest, ImageReference};
 use crate::platform::Platform;
 use crate::task::Task;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 
 /// A wave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Wave {
 pub struct WaveCause {
     /// The event that reports it.
     pub event: EventId,
-    pub image: ImageReference,
+    pub image: TrackedImage,
     pub platform: Platform,
     pub from: Digest,
     pub to: Digest,
@@ -158,7 +159,7 @@ pub struct Node {
     pub waves: Vec<WaveId>,
     /// Images of the task that have changed since it was last up to date.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moved: Vec<ImageReference>,
+    pub moved: Vec<TrackedImage>,
     /// Where it stands.
     pub state: NodeState,
     /// How many runs it has started.
@@ -203,7 +204,7 @@ pub struct WaveTask {
     pub wave: WaveId,
     pub task: NodeTask,
     /// The image through which it was reached.
-    pub through: ImageReference,
+    pub through: TrackedImage,
     /// How it ended; `None` while it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<NodeEnd>,
@@ -267,19 +268,27 @@ pub struct LastBuild {
 /// An image that a run used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedImage {
-    /// The image, with its tag.
-    pub image: ImageReference,
+    /// What is tracked of it.
+    pub image: TrackedImage,
+    /// The platform that it was used for.
+    pub platform: Platform,
     /// What the tag had when the run resolved it.
     pub digest: Digest,
-    /// What that consists of for the task's platform; `None` if the registry could not tell.
+    /// What that consists of for the platform; `None` if the registry could not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<crate::image_version::ContentKey>,
 }
 
 impl LastBuild {
+    /// Whether it made what an image may be.
+    #[must_use]
+    pub fn makes(&self, image: &TrackedImage) -> bool {
+        self.made.iter().any(|made| image.may_be(made))
+    }
+
     /// What it used of an image.
     #[must_use]
-    pub fn used(&self, image: &ImageReference) -> Option<&UsedImage> {
-        self.used.iter().find(|used| used.image == *image)
+    pub fn used(&self, image: &TrackedImage, platform: &Platform) -> Option<&UsedImage> {
+        self.used.iter().find(|used| used.image == *image && used.platform == *platform)
     }
 }

@@ -1,6 +1,6 @@
 //! Workers as they report themselves, and as operators control them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{PoolName, RunId, TokenId, WorkerId};
 use crate::platform::Platform;
+use crate::platforms::Platforms;
 use crate::timestamp::Timestamp;
 
 /// Workers report every few seconds. One that has not reported for this long may be gone.
@@ -23,7 +24,8 @@ pub struct Worker {
     pub has_fixed_name: bool,
     /// The pool it takes runs from.
     pub pool: PoolName,
-    /// The platforms that its engine supports.
+    /// The platforms that its engine builds for and whose programs it executes: its own first, then those that it emulates.
+    /// None while the engine is away.
     pub platforms: Vec<Platform>,
     /// The number of concurrent runs.
     pub slots: u32,
@@ -86,21 +88,66 @@ impl Workforce {
     /// available.
     #[must_use]
     pub fn lacks(&self, pool: &PoolName) -> Option<NoWorker> {
-        let live: Vec<&Worker> = self
-            .workers
-            .iter()
-            .filter(|worker| worker.pool == *pool && !worker.is_silent(self.now))
-            .collect();
+        let live: Vec<&Worker> = self.live().filter(|worker| worker.pool == *pool).collect();
         let is_drained = |worker: &&Worker| self.drained.contains_key(&worker.id);
         if !live.iter().all(is_drained) {
             return None;
         }
         let drained = live.into_iter().map(|worker| worker.id.clone()).collect();
-        Some(NoWorker { pool: pool.clone(), drained })
+        let other = self.live().map(|worker| &worker.pool).filter(|other| *other != pool).min();
+        let platform = Platform::of_pool(pool).filter(Platform::can_be_emulated);
+        let emulation = platform.zip(other.cloned());
+        Some(NoWorker { pool: pool.clone(), drained, emulation })
+    }
+
+    /// The pool for a run that builds for these platforms. For one: its own if it has workers, else the first whose engines
+    /// all emulate it. For several: the first whose engines all build for all of them, beginning with the platforms' own.
+    /// Without such a pool that of the first platform, where the run waits for a worker, or is refused by one.
+    #[must_use]
+    pub fn pool_for(&self, platforms: &Platforms) -> PoolName {
+        let own = platforms.pool();
+        if !platforms.are_several() && self.lacks(&own).is_none() {
+            return own;
+        }
+        let named: BTreeSet<&PoolName> = self.live().map(|worker| &worker.pool).collect();
+        let mut pools: Vec<PoolName> = platforms.iter().map(Platform::pool).collect();
+        pools.extend(named.into_iter().cloned());
+        pools.into_iter().find(|pool| self.builds_for(pool, platforms)).unwrap_or(own)
+    }
+
+    /// Whether every worker of a pool that takes runs builds for the platforms, and there is one: any of them may take the
+    /// run.
+    fn builds_for(&self, pool: &PoolName, platforms: &Platforms) -> bool {
+        let serves =
+            |worker: &&Worker| worker.pool == *pool && !self.drained.contains_key(&worker.id);
+        let mut workers = self.live().filter(serves).peekable();
+        let builds = |worker: &Worker| platforms.iter().all(|platform| worker.builds_for(platform));
+        workers.peek().is_some() && workers.all(builds)
+    }
+
+    /// The workers that are there.
+    fn live(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| !worker.is_silent(self.now))
+    }
+}
+
+impl Workforce {
+    /// How many runs the workers of a pool execute at once, without drained workers and those that may be gone.
+    #[must_use]
+    pub fn slots(&self, pool: &PoolName) -> u32 {
+        let serves =
+            |worker: &&Worker| worker.pool == *pool && !self.drained.contains_key(&worker.id);
+        self.live().filter(serves).fold(0, |slots, worker| slots.saturating_add(worker.slots))
     }
 }
 
 impl Worker {
+    /// Whether its engine builds for the platform.
+    #[must_use]
+    pub fn builds_for(&self, platform: &Platform) -> bool {
+        self.platforms.iter().any(|own| own.builds_for(platform))
+    }
+
     /// Whether the worker may be gone.
     #[must_use]
     pub fn is_silent(&self, now: Timestamp) -> bool {
@@ -115,6 +162,8 @@ pub struct NoWorker {
     pub pool: PoolName,
     /// The pool's drained workers.
     pub drained: Vec<WorkerId>,
+    /// The pool's platform and another pool with workers, whose engines could emulate it.
+    pub emulation: Option<(Platform, PoolName)>,
 }
 
 impl fmt::Display for NoWorker {
@@ -133,6 +182,14 @@ impl fmt::Display for NoWorker {
                 f,
                 "all workers in pool {pool} are drained: let one take runs again with `gantry worker resume {worker}`"
             ),
+        }?;
+        match &self.emulation {
+            Some((platform, other)) => write!(
+                f,
+                ", or let all engines of pool {other} emulate {platform}: install `qemu-user-static` on their machines, and \
+                 register it with `binfmt_misc`"
+            ),
+            None => Ok(()),
         }
     }
 }
@@ -186,5 +243,64 @@ mod tests {
             lacks("riscv"),
             "there is no worker in pool riscv: start one with `gantry worker --pool riscv`"
         );
+        assert_eq!(
+            lacks("linux-arm64"),
+            "there is no worker in pool linux-arm64: start one with `gantry worker --pool linux-arm64`, or let all engines of \
+             pool amd emulate linux/arm64: install `qemu-user-static` on their machines, and register it with `binfmt_misc`"
+        );
+        assert_eq!(
+            lacks("windows-amd64"),
+            "there is no worker in pool windows-amd64: start one with `gantry worker --pool windows-amd64`",
+            "no engine emulates it"
+        );
+    }
+
+    #[test]
+    fn a_run_goes_to_the_pool_of_its_platform_else_to_one_whose_engines_all_emulate_it() {
+        let building = |id: &str, pool: &str, platforms: &[&str]| Worker {
+            platforms: platforms.iter().map(|platform| platform.parse().unwrap()).collect(),
+            ..worker(id, pool, 100_000)
+        };
+        let pool_for = |platforms: &str, workers: &[Worker], drained: &[&str]| {
+            let drain = |id: &&str| Drain {
+                worker: id.parse().unwrap(),
+                by: "t1".parse().unwrap(),
+                since: Timestamp::default(),
+            };
+            let drained = drained.iter().map(drain);
+            let workforce = Workforce {
+                workers: workers.to_vec(),
+                drained: drained.map(|drain| (drain.worker.clone(), drain)).collect(),
+                now: Timestamp::from_millis(100_000),
+            };
+            workforce.pool_for(&platforms.parse().unwrap()).to_string()
+        };
+        let pool =
+            |workers: &[Worker], drained: &[&str]| pool_for("linux/arm64/v8", workers, drained);
+        let native = building("native", "linux-arm64", &["linux/arm64"]);
+        let away = building("away", "linux-arm64", &[]);
+        let plain = building("plain", "linux-amd64", &["linux/amd64", "linux/386"]);
+        let emulating = building("emulating", "linux-amd64", &["linux/amd64", "linux/arm64"]);
+        let large = building("large", "large", &["linux/amd64", "linux/arm64"]);
+        let silent = Worker { last_seen: Timestamp::default(), ..native.clone() };
+
+        assert_eq!(pool(&[], &[]), "linux-arm64");
+        assert_eq!(pool(&[emulating.clone(), native.clone()], &[]), "linux-arm64");
+        assert_eq!(pool(&[emulating.clone(), away], &[]), "linux-arm64", "its engine may return");
+        assert_eq!(pool(&[emulating.clone(), silent], &[]), "linux-amd64");
+        assert_eq!(pool(&[emulating.clone(), native.clone()], &["native"]), "linux-amd64");
+        assert_eq!(pool(std::slice::from_ref(&plain), &[]), "linux-arm64");
+        assert_eq!(
+            pool(&[emulating.clone(), plain.clone()], &[]),
+            "linux-arm64",
+            "any may take it"
+        );
+        assert_eq!(pool(&[emulating.clone(), plain.clone()], &["plain"]), "linux-amd64");
+        assert_eq!(pool(std::slice::from_ref(&large), &[]), "large");
+
+        let both = |workers: &[Worker]| pool_for("linux/arm64,linux/amd64", workers, &[]);
+        assert_eq!(both(&[native.clone(), plain.clone()]), "linux-arm64", "no engine has both");
+        assert_eq!(both(&[native.clone(), emulating.clone()]), "linux-amd64");
+        assert_eq!(both(&[native, plain, large]), "large");
     }
 }

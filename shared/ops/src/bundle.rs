@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gantry_domain::image::RegistryHost;
+use gantry_domain::login::Username;
 use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
@@ -30,8 +31,13 @@ const LOGIN: Duration = Duration::from_secs(60);
 /// The decrypted secrets of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
-    /// The credentials for registries, by host.
+    /// The credentials for registries, by host. [`Bundle::gather`] has those that were given: a helper or a secret is asked
+    /// when the run becomes ready.
     pub registries: BTreeMap<RegistryHost, Credentials>,
+    /// User names that were read from secrets, which are masked as well.
+    pub secret_usernames: Vec<SecretString>,
+    /// When the run is to get new credentials for registries, if it has not been taken before.
+    pub take_by: Option<Timestamp>,
     /// The token for the git repository.
     pub git_token: Option<SecretString>,
     /// When that token ends, if it does.
@@ -59,6 +65,8 @@ pub struct ReadSecret {
 #[derive(Serialize, Deserialize)]
 struct Plain<Text> {
     registries: BTreeMap<RegistryHost, (Text, Text)>,
+    secret_usernames: Vec<Text>,
+    take_by: Option<Timestamp>,
     git_token: Option<Text>,
     #[serde(default)]
     git_token_until: Option<Timestamp>,
@@ -82,9 +90,15 @@ impl Bundle {
         let sealed_for = Registry::seals_for(registry.prefix);
         let open = |sealed: &Sealed| keyring.open(&sealed_for, sealed);
         let mut bundle = Self::of_source(keyring, registry, recipe, git_token)?;
-        if let Some(credentials) = &registry.credentials {
-            let (username, password) = (credentials.username.clone(), open(&credentials.password)?);
+        if let Some(given) = registry.given_credentials() {
+            let (username, password) = (given.username.clone(), open(&given.password)?);
             bundle.registries.insert(registry.host.clone(), Credentials { username, password });
+        }
+        for (host, login) in &recipe.logins {
+            if let (Username::Text(username), Some(password)) = (&login.username, login.sealed()) {
+                let (username, password) = (username.clone(), open(password)?);
+                bundle.registries.insert(host.clone(), Credentials { username, password });
+            }
         }
         match &recipe.work {
             Work::Build(build) => {
@@ -127,7 +141,9 @@ impl Bundle {
     pub fn masked(&self) -> Result<Vec<SecretString>, TooManySecrets> {
         let passwords = self.registries.values().map(|credentials| &credentials.password);
         let given = self.build_args.values().chain(self.values.values());
-        let given = given.chain(self.secrets.values().map(|secret| &secret.value));
+        let given = given
+            .chain(&self.secret_usernames)
+            .chain(self.secrets.values().map(|secret| &secret.value));
         let mut masked: Vec<SecretString> =
             passwords.chain(&self.git_token).chain(given).cloned().collect();
         // Hosts get the part after `user:` only, and may show it alone.
@@ -169,10 +185,12 @@ impl Bundle {
             && secrets.is_empty()
     }
 
-    /// Whether the token for the git repository ends before a fetch that begins at `now` has logged in.
+    /// Whether a run that is taken at `now` needs new tokens: that for the git repository ends before a fetch has logged in,
+    /// or those for registries may end before the run.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.git_token_until.is_some_and(|until| until <= now.after(LOGIN))
+            || self.take_by.is_some_and(|by| by <= now)
     }
 
     /// Seals it so that only the pool's workers open it, and only for `run` in its current form.
@@ -189,6 +207,12 @@ impl Bundle {
                     (host.clone(), (credentials.username.as_str(), password))
                 })
                 .collect(),
+            secret_usernames: self
+                .secret_usernames
+                .iter()
+                .map(ExposeSecret::expose_secret)
+                .collect(),
+            take_by: self.take_by,
             git_token: self.git_token.as_ref().map(ExposeSecret::expose_secret),
             git_token_until: self.git_token_until,
             source_query: self.source_query.as_ref().map(ExposeSecret::expose_secret),
@@ -230,6 +254,8 @@ impl Bundle {
                     (host, Credentials { username, password: SecretString::from(password) })
                 })
                 .collect(),
+            secret_usernames: plain.secret_usernames.into_iter().map(SecretString::from).collect(),
+            take_by: plain.take_by,
             git_token: plain.git_token.map(SecretString::from),
             git_token_until: plain.git_token_until,
             source_query: plain.source_query.map(SecretString::from),

@@ -29,6 +29,17 @@ pub struct Credentials {
     pub password: SecretString,
 }
 
+/// The user name that says that the password is an identity token, in the protocol of Docker's credential helpers.
+const IDENTITY_TOKEN: &str = "<token>";
+
+impl Credentials {
+    /// The token to be exchanged for others, if this is no user with a password.
+    #[must_use]
+    pub fn identity_token(&self) -> Option<&SecretString> {
+        (self.username == IDENTITY_TOKEN).then_some(&self.password)
+    }
+}
+
 /// `N` random bytes as hexadecimal digits.
 ///
 /// # Errors

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_domain::code_host::{CodeHostEntry, HostKind, HostName};
+use gantry_domain::credential_helper::HelperEntry;
 use gantry_domain::github_app::{AppGrant, AppId};
 use gantry_domain::id::{PoolName, WorkerId};
+use gantry_domain::image::RegistryHost;
 use gantry_domain::registry::RegistryChoice;
 use gantry_domain::vault::{Origin, VaultGrant};
 use serde::{Deserialize, Deserializer};
@@ -33,6 +35,12 @@ const LARGEST_BODY: u64 = 26 << 20;
 /// An engine starts no container with less memory than 6 MiB, and a shell needs some more.
 const SMALLEST_STEP: u64 = 16 << 20;
 
+/// How long the credentials of a helper must be good for, so that a run that becomes ready can be taken meanwhile.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
+
+/// How often a tag may be asked for.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The settings, explained in `gantry.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +59,7 @@ pub struct Settings {
     pub steps: Steps,
     pub code_hosts: CodeHosts,
     pub github_app: GithubApp,
+    pub credential: Credential,
     pub vaults: Vaults,
     pub key_vault: KeyVault,
     pub hashicorp_vault: HashicorpVault,
@@ -223,6 +232,18 @@ pub struct GithubApp {
     pub grants: Vec<AppGrant>,
 }
 
+/// `[credential]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Credential {
+    #[serde(deserialize_with = "each")]
+    pub helpers: Vec<HelperEntry>,
+    pub environment: Vec<String>,
+    #[serde(deserialize_with = "units::duration")]
+    pub lifetime: Duration,
+}
+
 /// `[vaults]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -299,6 +320,8 @@ pub struct Reconcile {
 pub struct Images {
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
+    #[serde(deserialize_with = "intervals")]
+    pub intervals: BTreeMap<RegistryHost, Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub quiet: Duration,
     pub canary: u32,
@@ -442,6 +465,7 @@ impl Settings {
             found.push(("code_hosts.apis", "it names a host twice: remove one"));
         }
         self.github_app_contradicts(&mut found);
+        self.credential_contradicts(&mut found);
         self.vaults_contradict(&mut found);
         if self.steps.run_memory < self.steps.memory {
             found.push(("steps.run_memory", "at least `steps.memory`"));
@@ -452,8 +476,11 @@ impl Settings {
         if self.reconcile.interval < Duration::from_secs(60) {
             found.push(("reconcile.interval", "at least a minute"));
         }
-        if self.images.interval < Duration::from_secs(30) {
+        if self.images.interval < SHORTEST_INTERVAL {
             found.push(("images.interval", "at least 30 seconds"));
+        }
+        if self.images.intervals.values().any(|interval| *interval < SHORTEST_INTERVAL) {
+            found.push(("images.intervals", "at least 30 seconds each"));
         }
         if self.images.quiet > Duration::from_secs(600) {
             found.push(("images.quiet", "at most ten minutes"));
@@ -480,6 +507,16 @@ impl Settings {
         };
         if !is_github {
             found.push(("github_app.host", "add it to `code_hosts.apis`, as `HOST=github`"));
+        }
+    }
+
+    fn credential_contradicts(&self, found: &mut Vec<(&'static str, &'static str)>) {
+        let mut hosts = BTreeSet::new();
+        if !self.credential.helpers.iter().all(|entry| hosts.insert(&entry.host)) {
+            found.push(("credential.helpers", "it names a host twice: remove one"));
+        }
+        if self.credential.lifetime < SHORTEST_LIFETIME {
+            found.push(("credential.lifetime", "at least five minutes"));
         }
     }
 
@@ -561,6 +598,25 @@ fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, 
         _ => Err(serde::de::Error::custom(format!("`{text}` has no value: write `NAME=VALUE`"))),
     };
     texts.iter().map(pair).collect()
+}
+
+/// A list of `HOST=DURATION`.
+fn intervals<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<RegistryHost, Duration>, D::Error> {
+    let mut intervals = BTreeMap::new();
+    for text in Vec::<String>::deserialize(deserializer)? {
+        let Some((host, interval)) = text.split_once('=') else {
+            let rule = format!("`{text}` has no interval: write `HOST=DURATION`");
+            return Err(serde::de::Error::custom(rule));
+        };
+        let host: RegistryHost = host.parse().map_err(serde::de::Error::custom)?;
+        let interval = units::parse_duration(interval).map_err(serde::de::Error::custom)?;
+        if intervals.insert(host.clone(), interval).is_some() {
+            return Err(serde::de::Error::custom(format!("it names {host} twice: remove one")));
+        }
+    }
+    Ok(intervals)
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

@@ -56,6 +56,19 @@ pub trait Registries: Send + Sync {
         deadline: Instant,
     ) -> Result<(), RegistryError>;
 
+    /// Stores an index in the repository of `image` under its digest, if the registry still has its children.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    async fn put_index(
+        &self,
+        image: &ImageReference,
+        index: &RawManifest,
+        children: &[Digest],
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError>;
+
     /// Removes the tag of `image`, if the registry supports it; the manifest stays.
     ///
     /// # Errors
@@ -125,6 +138,19 @@ impl Registries for RemoteRegistries {
         let Some(tag) = image.tag() else { return Ok(()) };
         self.client(image.host(), credentials)
             .put_manifest(image.repository(), tag, manifest, deadline)
+            .await
+    }
+
+    async fn put_index(
+        &self,
+        image: &ImageReference,
+        index: &RawManifest,
+        children: &[Digest],
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.client(image.host(), credentials)
+            .put_index(image.repository(), index, children, deadline)
             .await
     }
 

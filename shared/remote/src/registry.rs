@@ -41,8 +41,8 @@ pub use allowance::Allowance;
 pub(crate) use allowance::LONGEST_LIMIT;
 use challenge::Challenge;
 pub use error::RegistryError;
-pub use manifest::RawManifest;
 pub(crate) use manifest::digest_of;
+pub use manifest::{ArtifactFile, IndexEntry, RawManifest};
 use manifest::{MANIFEST_TYPES, media_type_of};
 
 /// The host of Docker Hub's registry, which differs from its name.
@@ -87,8 +87,8 @@ pub(crate) enum Content {
     /// A manifest, or a list of names.
     #[default]
     Named,
-    /// The configuration of an image, a blob.
-    Configuration,
+    /// A blob: the configuration of an image, or a layer, which is not read as a whole.
+    Blob,
 }
 
 pub(crate) struct Answer {
@@ -200,6 +200,26 @@ impl RegistryClient {
         Ok(RawManifest { media_type, bytes: answer.body, digest })
     }
 
+    /// Begins to download a blob of an image's repository. What arrives is neither limited nor verified here.
+    ///
+    /// Retries until `deadline` while the registry is unavailable.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn blob(
+        &self,
+        image: &ImageReference,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Response, RegistryError> {
+        let call = Call {
+            path: format!("{}/blobs/{digest}", image.repository()),
+            content: Content::Blob,
+            ..Self::about(image, Method::GET)
+        };
+        self.repeat(&call, deadline, || self.begin(&call)).await
+    }
+
     /// Points `tag` to the manifest. The manifest must be in the repository already, or refer only to content that is.
     ///
     /// Retries until `deadline` while the registry is unavailable. The request is idempotent.
@@ -213,11 +233,52 @@ impl RegistryClient {
         manifest: &RawManifest,
         deadline: Instant,
     ) -> Result<(), RegistryError> {
+        let what = format!("{}/{repository}:{tag}", self.host);
+        self.put((repository, tag.as_str()), what, manifest, deadline).await
+    }
+
+    /// Stores an index under its digest, after asking again for each of its children: what a registry has lost meanwhile is
+    /// not listed.
+    ///
+    /// Retries until `deadline` while the registry is unavailable. The requests are idempotent.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; [`RegistryError::NotFound`] names a child that is gone.
+    pub async fn put_index(
+        &self,
+        repository: &Repository,
+        index: &RawManifest,
+        children: &[Digest],
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        for child in children {
+            let call = Call {
+                method: Method::HEAD,
+                path: format!("{repository}/manifests/{child}"),
+                scope: format!("repository:{repository}:pull,push"),
+                what: format!("{}/{repository}@{child}", self.host),
+                ..Call::default()
+            };
+            self.call(&call, deadline).await?;
+        }
+        let digest = &index.digest;
+        let what = format!("{}/{repository}@{digest}", self.host);
+        self.put((repository, digest.as_str()), what, index, deadline).await
+    }
+
+    /// Stores a manifest under a tag or its digest.
+    async fn put(
+        &self,
+        (repository, reference): (&Repository, &str),
+        what: String,
+        manifest: &RawManifest,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
         let call = Call {
             method: Method::PUT,
-            path: format!("{repository}/manifests/{tag}"),
+            path: format!("{repository}/manifests/{reference}"),
             scope: format!("repository:{repository}:pull,push"),
-            what: format!("{}/{repository}:{tag}", self.host),
+            what,
             body: Some(manifest),
             ..Call::default()
         };
@@ -302,11 +363,20 @@ impl RegistryClient {
         (answered, allowance)
     }
 
-    /// Repeats the call until it has a final answer, or the next retry would be after the deadline.
+    /// Sends the call until it has a final answer, or the next retry would be after the deadline.
     async fn call(&self, call: &Call<'_>, deadline: Instant) -> Result<Answer, RegistryError> {
+        self.repeat(call, deadline, || self.attempt(call)).await
+    }
+
+    async fn repeat<T, F: Future<Output = Result<T, RegistryError>>>(
+        &self,
+        call: &Call<'_>,
+        deadline: Instant,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, RegistryError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
-            let error = match self.within(call, deadline, self.attempt(call)).await {
+            let error = match self.within(call, deadline, attempt()).await {
                 Err(error) if error.is_transient() => error,
                 done => return done,
             };
@@ -320,12 +390,12 @@ impl RegistryClient {
         }
     }
 
-    async fn within(
+    async fn within<T>(
         &self,
         call: &Call<'_>,
         deadline: Instant,
-        work: impl Future<Output = Result<Answer, RegistryError>>,
-    ) -> Result<Answer, RegistryError> {
+        work: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
         let began = Instant::now();
         timeout_at(deadline, work).await.unwrap_or_else(|_| {
             Err(RegistryError::Unreachable {
@@ -340,6 +410,16 @@ impl RegistryClient {
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
         let response = self.respond(call).await?;
         self.answer(call, response).await
+    }
+
+    /// Sends the call once. The body of the response is still to be read.
+    async fn begin(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+        let response = self.respond(call).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let failed = self.answer(call, response).await;
+        Err(failed.err().unwrap_or_else(|| self.nonsense(call, "it was not sent")))
     }
 
     /// The response to the call. If a registry refuses `HEAD` of a manifest, uses `GET` as containerd does: some do not
@@ -384,7 +464,7 @@ impl RegistryClient {
         let url = self.url(&call.path).ok_or_else(|| self.nonsense(call, "its address is none"))?;
         let (client, accepted) = match call.content {
             Content::Named => (&self.names, MANIFEST_TYPES),
-            Content::Configuration => (&self.http, "*/*"),
+            Content::Blob => (&self.http, "*/*"),
         };
         let mut request = client.request(call.method.clone(), url)?.header(ACCEPT, accepted);
         if let Some(known) = &call.known {
@@ -415,7 +495,7 @@ impl RegistryClient {
         let other_address = redirect_of(&response);
         let largest = match call.content {
             Content::Named => LARGEST_MANIFEST,
-            Content::Configuration => LARGEST_CONFIGURATION,
+            Content::Blob => LARGEST_CONFIGURATION,
         };
         let body = read_body(response, largest).await;
         let is_unchanged = status == StatusCode::NOT_MODIFIED && call.known.is_some();
@@ -471,17 +551,7 @@ impl RegistryClient {
         if wanted.iter().skip(1).any(|scope| *scope == call.scope) {
             wanted.remove(0);
         }
-        let mut response = self.get_token(call, url.clone(), service.as_deref(), &wanted).await?;
-        // A pure OAuth 2 service, which need not support `GET`.
-        let has_no_get =
-            refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND;
-        if has_no_get && let Some(credentials) = &self.credentials {
-            let service = service.as_deref();
-            let posted = self.post_for_token(call, url, service, &wanted, credentials).await?;
-            if posted.status().is_success() {
-                response = posted;
-            }
-        }
+        let response = self.ask_for_token(call, url, service.as_deref(), &wanted).await?;
         if !response.status().is_success() {
             return match self.answer(call, response).await {
                 // This does not say that there is no such image.
@@ -497,6 +567,31 @@ impl RegistryClient {
         let granted =
             granted.ok_or_else(|| self.nonsense(call, "its token service gave no token"))?;
         Ok(Access::Token { token: granted.token, until: Instant::now() + granted.lifetime })
+    }
+
+    async fn ask_for_token(
+        &self,
+        call: &Call<'_>,
+        url: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+    ) -> Result<Response, RegistryError> {
+        if let Some(credentials) = &self.credentials
+            && credentials.identity_token().is_some()
+        {
+            return self.post_for_token(call, url, service, scopes, credentials).await;
+        }
+        let response = self.get_token(call, url.clone(), service, scopes).await?;
+        // A pure OAuth 2 service, which need not support `GET`.
+        let has_no_get =
+            refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND;
+        if has_no_get && let Some(credentials) = &self.credentials {
+            let posted = self.post_for_token(call, url, service, scopes, credentials).await?;
+            if posted.status().is_success() {
+                return Ok(posted);
+            }
+        }
+        Ok(response)
     }
 
     async fn get_token(
@@ -527,17 +622,16 @@ impl RegistryClient {
         scopes: &[&str],
         credentials: &Credentials,
     ) -> Result<Response, RegistryError> {
-        let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "password")
-            .append_pair("client_id", "gantry")
-            .append_pair("service", service.unwrap_or_default())
-            .append_pair("scope", &scopes.join(" "))
-            .append_pair("username", &credentials.username)
-            .append_pair("password", credentials.password.expose_secret())
-            .finish();
-        let request = self.http.request(Method::POST, url)?;
+        let form = token_form(service, scopes, credentials);
+        // A redirect could have the form repeated elsewhere, with the credentials in it.
+        let http = self.http.without_redirects().map_err(|error| RegistryError::Unreachable {
+            host: self.host.clone(),
+            what: call.what.clone(),
+            source: error.into(),
+        })?;
+        let request = http.request(Method::POST, url)?;
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
-        self.http.send(request).await.map_err(|error| self.unsent(call, error))
+        http.send(request).await.map_err(|error| self.unsent(call, error))
     }
 
     /// Never held across an await.
@@ -545,8 +639,10 @@ impl RegistryClient {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The credentials as a header; `None` also for an identity token, which is no password.
     fn basic(&self) -> Option<HeaderValue> {
-        let Credentials { username, password } = self.credentials.as_ref()?;
+        let credentials = self.credentials.as_ref().filter(|it| it.identity_token().is_none());
+        let Credentials { username, password } = credentials?;
         let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
         let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
         value.set_sensitive(true);
@@ -586,6 +682,23 @@ impl RegistryClient {
             },
         }
     }
+}
+
+/// The form that asks a token service for a token.
+fn token_form(service: Option<&str>, scopes: &[&str], credentials: &Credentials) -> String {
+    let token = credentials.identity_token();
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", if token.is_some() { "refresh_token" } else { "password" })
+        .append_pair("client_id", "gantry")
+        .append_pair("service", service.unwrap_or_default())
+        .append_pair("scope", &scopes.join(" "));
+    match token {
+        Some(token) => form.append_pair("refresh_token", token.expose_secret()),
+        None => form
+            .append_pair("username", &credentials.username)
+            .append_pair("password", credentials.password.expose_secret()),
+    };
+    form.finish()
 }
 
 pub(crate) fn content_digest(headers: &HeaderMap) -> Option<Digest> {

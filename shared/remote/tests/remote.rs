@@ -27,6 +27,10 @@ mod faulty_registry;
 
 #[path = "remote/canary.rs"]
 mod canary;
+#[path = "remote/credential_helper.rs"]
+mod credential_helper;
+#[path = "remote/credentials.rs"]
+mod credentials;
 #[path = "remote/git.rs"]
 mod git;
 #[path = "remote/hashicorp_server.rs"]

@@ -1,5 +1,6 @@
 //! The object store, for large data: uploaded contexts, log segments, old bodies.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -34,6 +35,12 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// [`BlobError`].
     async fn get(&self, path: &str) -> Result<Bytes, BlobError>;
+
+    /// Reads these bytes of an object. They must be few, and lie within it.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, BlobError>;
 
     /// Reads an object as a stream.
     ///

@@ -66,6 +66,12 @@ impl Undecided {
         self.so_far.as_ref()?.value.cursor.as_ref()
     }
 
+    /// The candidates that are decided already.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        self.so_far.as_ref().map_or(&[], |found| &found.value.decision.candidates)
+    }
+
     /// Adds the changed decision to the batch, which conflicts if another scheduler has written it meanwhile.
     fn write_in(
         &self,

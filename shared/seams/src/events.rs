@@ -9,8 +9,8 @@ use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
 use crate::decisions::{self, Undecided};
-use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
-use crate::{deliveries, due};
+use crate::store::{Batch, From, Index, Key, Kind, Store, StoreError};
+use crate::{deliveries, due, retry};
 
 fn key(event: &EventId) -> Key {
     Key::new(Kind::Event, event)
@@ -47,11 +47,7 @@ pub fn observe(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
 pub async fn notice(store: &dyn Store, event: &Event) -> Result<bool, StoreError> {
     let mut batch = Batch::default();
     record_undecided(&mut batch, event)?;
-    match store.commit(batch).await {
-        Ok(()) => Ok(true),
-        Err(CommitError::Conflict { .. }) => Ok(false),
-        Err(CommitError::Store(error)) => Err(error),
-    }
+    retry::once(store, batch).await
 }
 
 /// Reads an event.

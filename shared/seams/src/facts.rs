@@ -2,15 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use gantry_domain::decide::bases;
 use gantry_domain::fact::{Fact, FactKey};
-use gantry_domain::id::RegistryName;
+use gantry_domain::id::{RegistryName, RunPrefix};
+use gantry_domain::image_version::ImageVersion;
+use gantry_domain::lineage::BaseImage;
+use gantry_domain::platform::Platform;
 use gantry_domain::pull_request::PullRequestVersion;
+use gantry_domain::recipe::Recipe;
 use gantry_domain::source::RepositoryKey;
+use gantry_domain::tracked_image::TrackedImage;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
+use crate::image_watches;
 use crate::place::Place;
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
@@ -52,6 +59,29 @@ pub async fn find_all<V: Value>(
         found.extend(facts.into_iter().map(|fact| (fact.value.key.clone(), fact)));
     }
     Ok(found)
+}
+
+/// The images that the policies of a recipe have chosen for its platforms, in place of the tags in its source.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn followed(
+    store: &dyn Store,
+    registry: (&RegistryName, RunPrefix),
+    recipe: &Recipe,
+) -> Result<Vec<BaseImage>, StoreError> {
+    let choosing = image_watches::choosing(store, registry, &recipe.follows).await?;
+    let keyed = choosing.into_iter().flat_map(|image| {
+        let of_platform = |platform: &Platform| {
+            (FactKey::image(registry.0, platform, &image), (image.clone(), platform.clone()))
+        };
+        recipe.platforms.iter().map(of_platform).collect::<Vec<_>>()
+    });
+    let keyed: Vec<(FactKey, (TrackedImage, Platform))> = keyed.collect();
+    let keys: Vec<FactKey> = keyed.iter().map(|(key, _)| key.clone()).collect();
+    let mut found = find_all::<ImageVersion>(store, &keys).await?;
+    let known = keyed.into_iter().filter_map(|(key, of)| Some((of, found.remove(&key)?.value)));
+    Ok(bases::followed(&recipe.follows, &known.collect()))
 }
 
 /// The facts of the branches of a repository, at most `limit`.

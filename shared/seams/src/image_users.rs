@@ -1,17 +1,18 @@
 //! Which tasks need an image, and for which of them its changes count.
 //!
-//! Two indexes for each image with a tag: *mentions* holds every task that needs it, *users* those for which it counts. They
-//! are a pure function of the record in [`crate::task_images`], which writes both in the commits that change it. A member
+//! Three indexes for each tag or policy that is tracked: *mentions* holds every task that needs it, *users* those for which it
+//! counts, *logins* those of the users that have a login for its registry. They are a pure function of the record in [`crate::task_images`], which writes both in the commits that change it. A member
 //! is a claim to be checked: workers may write these indexes, and of a record that did not decode some may be left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::id::{RunPrefix, TaskName};
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::RegistryHost;
 use gantry_domain::platform::Platform;
 use gantry_domain::scan::{ImageRole, NeededImage};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::{TagPolicies, TrackedImage};
 
 use crate::store::{Batch, Entry, From, Index, Store, StoreError};
 
@@ -35,15 +36,21 @@ pub struct User {
 pub enum Which {
     /// Those for which its changes count: the task and its trigger are enabled, and the trigger counts the image.
     Counted,
+    /// Those of them that have a login for its registry.
+    LoggedIn,
     /// All, whatever their triggers say.
     All,
 }
 
-/// The images that a task needs, with the trigger that says which of them count.
+/// The images that a task needs, with the trigger that says which of them count, and the policies that choose tags.
 #[derive(Clone, Copy)]
 pub(crate) struct Needs<'a> {
     pub(crate) images: &'a [NeededImage],
     pub(crate) trigger: Option<&'a BaseImageTrigger>,
+    /// Which of the images are tracked by a policy.
+    pub(crate) policies: &'a TagPolicies,
+    /// The registries that the task has a login for.
+    pub(crate) logins: &'a BTreeSet<RegistryHost>,
 }
 
 /// A task, among all that ever had its name.
@@ -68,18 +75,27 @@ pub(crate) fn change(
     }
     for (which, image, member) in is.difference(&was) {
         batch.index(index(image, *which), 0, member);
-        if *which == Which::Counted {
-            batch.index(unwatched(), now.as_millis(), image);
+        match which {
+            // A login is another way to watch the image.
+            Which::Counted | Which::LoggedIn => {
+                batch.index(unwatched(), now.as_millis(), image);
+            }
+            Which::All => {}
         }
     }
 }
 
-fn members(owner: Owner<'_>, needs: Needs<'_>) -> BTreeSet<(Which, ImageReference, String)> {
+fn members(owner: Owner<'_>, needs: Needs<'_>) -> BTreeSet<(Which, TrackedImage, String)> {
     let mut roles = BTreeMap::new();
     for needed in needs.images {
-        let Some(image) = needed.image.unpinned() else { continue };
+        let Some(image) = needs.policies.track(&needed.image) else { continue };
         let counts = needs.trigger.is_some_and(|trigger| trigger.counts(needed).is_ok());
-        for which in [Some(Which::All), counts.then_some(Which::Counted)].into_iter().flatten() {
+        let logs_in = counts && needs.logins.contains(image.host());
+        for which in
+            [Some(Which::All), counts.then_some(Which::Counted), logs_in.then_some(Which::LoggedIn)]
+                .into_iter()
+                .flatten()
+        {
             let role = roles.entry((which, image.clone(), &needed.platform)).or_insert(needed.role);
             *role = needed.role.min(*role);
         }
@@ -117,7 +133,7 @@ impl User {
 /// [`StoreError`].
 pub async fn of_image(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     which: Which,
     from: From,
     limit: usize,
@@ -131,7 +147,7 @@ pub async fn of_image(
 /// [`StoreError`].
 pub async fn of_image_in(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     which: Which,
     registry: RunPrefix,
     platform: &Platform,
@@ -154,7 +170,7 @@ pub async fn of_image_in(
 /// [`StoreError`].
 pub async fn in_registry(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     which: Which,
     registry: RunPrefix,
     limit: usize,
@@ -179,13 +195,38 @@ async fn page(
     Ok((users, last.map(From::After)))
 }
 
+/// The registries of which a task has a login for an image that counts for it, at most `limit`. Reads one entry of each.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn logged_in(
+    store: &dyn Store,
+    image: &TrackedImage,
+    limit: usize,
+) -> Result<BTreeSet<RunPrefix>, StoreError> {
+    let (index, mut from) = (index(image, Which::LoggedIn), From::Start);
+    let mut registries = BTreeSet::new();
+    for _ in 0..limit {
+        let Some(entry) = store.range(&index, from, 1).await?.pop() else { break };
+        from = match User::of_member(&entry.member) {
+            Some(User { registry, .. }) => {
+                registries.insert(registry);
+                // `!` is the character after the space, so this is behind all members of the registry.
+                From::After(Entry { score: 0, member: format!("{registry}!") })
+            }
+            None => From::After(entry),
+        };
+    }
+    Ok(registries)
+}
+
 /// The registries and platforms of the tasks for which an image counts, at most `limit`. Reads one entry of each.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn groups(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     limit: usize,
 ) -> Result<Vec<(RunPrefix, Platform)>, StoreError> {
     let (index, mut from) = (index(image, Which::Counted), From::Start);
@@ -209,13 +250,13 @@ pub async fn groups(
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn to_watch(store: &dyn Store, limit: usize) -> Result<Vec<ImageReference>, StoreError> {
+pub async fn to_watch(store: &dyn Store, limit: usize) -> Result<Vec<TrackedImage>, StoreError> {
     let entries = store.range(&unwatched(), From::Start, limit).await?;
     Ok(entries.iter().filter_map(|entry| entry.member.parse().ok()).collect())
 }
 
 /// Adds to a batch that the watch of an image begins.
-pub fn watched(batch: &mut Batch, image: &ImageReference) {
+pub fn watched(batch: &mut Batch, image: &TrackedImage) {
     batch.unindex(unwatched(), image);
 }
 
@@ -224,13 +265,12 @@ fn group(registry: RunPrefix, platform: &Platform) -> String {
     format!("{registry} {platform} ")
 }
 
-fn index(image: &ImageReference, which: Which) -> Index {
+fn index(image: &TrackedImage, which: Which) -> Index {
     let word = match which {
         Which::Counted => "users",
+        Which::LoggedIn => "logins",
         Which::All => "mentions",
     };
-    // One with only a digest has no entries.
-    let image = image.unpinned().unwrap_or_else(|| image.clone());
     Index::new(format!("images/{word}/{image}"))
 }
 

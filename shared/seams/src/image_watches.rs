@@ -1,17 +1,24 @@
 //! The tags that gantry watches, and when each is asked for next.
 //!
-//! Each tag that tasks use has one watch, however many tasks use it; one that a registry's credentials show has a watch for
-//! that registry of gantry. Any number of schedulers may look: only the one that claims a watch asks.
+//! Each tag that tasks use has one watch, however many tasks use it; one that the credentials of a registry or of its tasks show
+//! has a watch for that registry of gantry. Any number of schedulers may look: only the one that claims a watch asks.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gantry_domain::image::RegistryHost;
+use gantry_domain::id::{RegistryName, RunPrefix};
+use gantry_domain::image::{ImageReference, RegistryHost};
 use gantry_domain::image_watch::{ImageWatch, Watched};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::{TagPolicies, TagPolicy, TrackedImage};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
-use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
+use crate::store::{Batch, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
+use crate::{registries, retry};
+
+/// How many watches of one repository are searched for policies. What is pushed there is found by the next look of others.
+const MOST_OF_REPOSITORY: usize = 512;
 
 /// The least time between two looks at one tag.
 const APART: Duration = Duration::from_secs(1);
@@ -35,7 +42,7 @@ pub async fn begin(store: &dyn Store, watched: &Watched, now: Timestamp) -> Resu
     batch.create(key.clone(), codec::encode(&key, &watch)?);
     batch.index(by_due(), now.as_millis(), watched.to_string());
     batch.index(all(), 0, watched.to_string());
-    commit(store, batch).await.map(drop)
+    retry::once(store, batch).await.map(drop)
 }
 
 /// The watches that are due, the longest first, at most `limit`.
@@ -79,7 +86,7 @@ pub async fn write(
     let watched = found.value.watched.clone();
     found.replace_in(&mut batch, key(&watched))?;
     batch.index(by_due(), found.value.due.as_millis(), watched.to_string());
-    if !commit(store, batch).await? {
+    if !retry::once(store, batch).await? {
         return Ok(None);
     }
     let written = codec::load::<ImageWatch>(store, &key(&watched)).await?;
@@ -134,6 +141,57 @@ pub async fn find_all(
     Ok(found.into_iter().map(|found| found.value).collect())
 }
 
+/// What may track an image: its tag, and the watched policies that it matches, of these registries of gantry and of those that
+/// ask anonymously.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn tracking(
+    store: &dyn Store,
+    registries: &[RunPrefix],
+    image: &ImageReference,
+) -> Result<BTreeSet<TrackedImage>, StoreError> {
+    let mut tracked: BTreeSet<TrackedImage> = TrackedImage::tag_of(image).into_iter().collect();
+    let own = registries.iter().map(ToString::to_string);
+    for by in own.chain(["-".to_owned()]) {
+        let member = format!("{by}/{}/{}:", image.host(), image.repository());
+        let from = From::After(Entry { score: 0, member: member.clone() });
+        let entries = store.range(&all(), from, MOST_OF_REPOSITORY).await?;
+        let own = entries.iter().filter(|entry| entry.member.starts_with(&member));
+        let names = own.filter_map(|entry| entry.member.split_once('/'));
+        let images = names.filter_map(|(_, image)| image.parse::<TrackedImage>().ok());
+        tracked.extend(images.filter(|it| it.pattern().is_some() && it.may_be(image)));
+    }
+    Ok(tracked)
+}
+
+/// The policies that have chosen a tag for a registry of gantry, among these. Of an image with another policy, what its source
+/// names is used: nobody has asked for its tags yet, none matches, or its changes count for no task.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn choosing(
+    store: &dyn Store,
+    registry: (&RegistryName, RunPrefix),
+    policies: &TagPolicies,
+) -> Result<BTreeSet<TrackedImage>, StoreError> {
+    let (name, prefix) = registry;
+    if policies.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let Some(registry) = registries::find_exactly(store, name, prefix).await? else {
+        return Ok(BTreeSet::new());
+    };
+    let images = policies.as_slice().iter().map(TagPolicy::image);
+    // Whether a task logs in there is not asked: then only one of the two has chosen a tag.
+    let both = |image| [true, false].map(|logs_in| registry.watch_of(image, logs_in));
+    let watched: BTreeSet<Watched> = images.flat_map(both).collect();
+    let watched: Vec<Watched> = watched.into_iter().collect();
+    let watches = find_all(store, &watched).await?;
+    let chosen = watches.into_iter().filter(|watch| watch.chosen.is_some());
+    Ok(chosen.map(|watch| watch.watched.image).collect())
+}
+
 /// Watches in the order of their names, after `after`, at most `limit`.
 ///
 /// # Errors
@@ -163,7 +221,7 @@ pub async fn forget(store: &dyn Store, found: &Versioned<ImageWatch>) -> Result<
     batch.delete.push(key(watched));
     batch.unindex(by_due(), watched.to_string());
     batch.unindex(all(), watched.to_string());
-    commit(store, batch).await.map(drop)
+    retry::once(store, batch).await.map(drop)
 }
 
 /// Until when a registry is not to be asked; `None` if it may be.
@@ -191,15 +249,7 @@ pub async fn pause(
 ) -> Result<(), StoreError> {
     let (key, mut batch) = (Key::new(Kind::RegistryPause, host), Batch::default());
     batch.put(key.clone(), codec::encode(&key, pause)?);
-    commit(store, batch).await.map(drop)
-}
-
-async fn commit(store: &dyn Store, batch: Batch) -> Result<bool, StoreError> {
-    match store.commit(batch).await {
-        Ok(()) => Ok(true),
-        Err(CommitError::Conflict { .. }) => Ok(false),
-        Err(CommitError::Store(error)) => Err(error),
-    }
+    retry::once(store, batch).await.map(drop)
 }
 
 fn key(watched: &Watched) -> Key {

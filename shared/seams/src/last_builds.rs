@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use gantry_domain::id::RunPrefix;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{ImageReference, RegistryHost, Repository};
 use gantry_domain::task::Task;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{LastBuild, NodeTask};
 
 use crate::codec;
@@ -47,11 +48,15 @@ pub async fn record(
             BTreeSet::new()
         }
     };
-    for image in was.difference(&is) {
-        batch.unindex(by_made(image), task);
+    let indexes = |made: &BTreeSet<ImageReference>| -> BTreeSet<String> {
+        made.iter().flat_map(indexes_of).collect()
+    };
+    let (was, is) = (indexes(&was), indexes(&is));
+    for index in was.difference(&is) {
+        batch.unindex(Index::new(index), task);
     }
-    for image in is.difference(&was) {
-        batch.index(by_made(image), 0, task);
+    for index in is.difference(&was) {
+        batch.index(Index::new(index), 0, task);
     }
     Ok(())
 }
@@ -68,8 +73,8 @@ pub(crate) async fn forget(
         Err(StoreError::Undecodable { .. }) => Vec::new(),
         Err(error) => return Err(error),
     };
-    for image in made {
-        batch.unindex(by_made(&image), &task);
+    for index in made.iter().flat_map(indexes_of) {
+        batch.unindex(Index::new(index), &task);
     }
     batch.delete.push(key(&task));
     Ok(())
@@ -81,7 +86,7 @@ pub(crate) async fn forget(
 /// [`StoreError`].
 pub async fn makers_of(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     task: &NodeTask,
 ) -> Result<Vec<NodeTask>, StoreError> {
     let mut tasks = makers(store, image, Some(task.prefix)).await?;
@@ -95,22 +100,45 @@ pub async fn makers_of(
 /// [`StoreError`].
 pub async fn makers(
     store: &dyn Store,
-    image: &ImageReference,
+    image: &TrackedImage,
     registry: Option<RunPrefix>,
 ) -> Result<Vec<NodeTask>, StoreError> {
     let from = registry.map_or(From::Start, |prefix| {
         From::After(Entry { score: 0, member: format!("{prefix}/") })
     });
-    let entries = store.range(&by_made(image), from, MOST_MAKERS).await?;
+    let index = match image.tagged() {
+        Some(image) => by_made(&image),
+        None => by_repository(image.host(), image.repository()),
+    };
+    let entries = store.range(&Index::new(index), from, MOST_MAKERS).await?;
     let tasks = entries.iter().filter_map(|entry| entry.member.parse::<NodeTask>().ok());
-    Ok(tasks.take_while(|it| registry.is_none_or(|prefix| it.prefix == prefix)).collect())
+    let tasks = tasks.take_while(|it| registry.is_none_or(|prefix| it.prefix == prefix));
+    if image.pattern().is_none() {
+        return Ok(tasks.collect());
+    }
+    let mut makers = Vec::new();
+    for task in tasks {
+        if find(store, &task).await?.is_some_and(|last| last.makes(image)) {
+            makers.push(task);
+        }
+    }
+    Ok(makers)
 }
 
 fn key(task: &NodeTask) -> Key {
     Key::new(Kind::LastBuild, task)
 }
 
-/// Members begin with the registry's prefix.
-fn by_made(image: &ImageReference) -> Index {
-    Index::new(format!("images/makers/{image}"))
+/// The indexes of the tasks that make an image: by its tag, and by its repository for the policies that may choose it. Members
+/// begin with the prefix of the task's registry.
+fn indexes_of(image: &ImageReference) -> [String; 2] {
+    [by_made(image), by_repository(image.host(), image.repository())]
+}
+
+fn by_made(image: &ImageReference) -> String {
+    format!("images/makers/{image}")
+}
+
+fn by_repository(host: &RegistryHost, repository: &Repository) -> String {
+    format!("images/makers-in/{host}/{repository}")
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use gantry_domain::id::{RegistryName, RunPrefix};
 use gantry_domain::image::RegistryHost;
-use gantry_domain::registry::{Registry, SealedCredentials};
+use gantry_domain::registry::{Registry, RegistryCredentials};
 
 use crate::codec;
 use crate::collection::Collection;
@@ -25,7 +25,7 @@ pub struct NewRegistry {
     /// The registry's login server.
     pub host: RegistryHost,
     /// The credentials to push with; `None` for anonymous access.
-    pub credentials: Option<SealedCredentials>,
+    pub credentials: Option<RegistryCredentials>,
     /// How many of its runs may be admitted and not ended at once.
     pub run_limit: NonZeroU32,
 }
@@ -167,6 +167,7 @@ pub async fn delete(
         batch.expect.push((ALL.key(name.as_str()), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, name.as_str());
         batch.delete.push(runs::last_admitted_of_registry(prefix));
+        batch.delete.push(runs::turns_of_registry(prefix));
         deliveries::close_ledger(&mut batch, prefix, store.now().await?);
         Ok(Plan::Commit(batch, Deleted::Gone))
     })

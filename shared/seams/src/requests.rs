@@ -11,7 +11,7 @@ use gantry_domain::source::Source;
 
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Key, Kind, Store, StoreError};
-use crate::{decisions, events, runs, uploads};
+use crate::{decisions, events, facts, runs, uploads};
 
 /// A request for one run.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub enum AcceptedRequest {
     OtherRequest(RunId),
 }
 
-/// Accepts a request and creates its run, signed by `signer`. A second call with the same idempotency key starts
+/// Accepts a request and creates its run, signed by `signer`, on the images that its policies have chosen. A second call with the same idempotency key starts
 /// nothing: it returns the first call's run, and whether the two requests are equal.
 ///
 /// # Errors
@@ -81,7 +81,12 @@ pub async fn accept(
         let mut creation =
             runs::Creation::begin(store, Batch::default(), request.event.prefix, signer, now)
                 .await?;
-        let run = creation.add(request.draft.clone(), run_key.clone())?;
+        let mut draft = request.draft.clone();
+        if draft.recipe.bases.is_empty() {
+            let registry = (&draft.registry, request.event.prefix);
+            draft.recipe.bases = facts::followed(store, registry, &draft.recipe).await?;
+        }
+        let run = creation.add(draft, run_key.clone())?;
         let mut batch = creation.finish();
         if let Source::Upload { upload, .. } = &run.recipe.source {
             uploads::used_in(&mut batch, &run.registry, upload);

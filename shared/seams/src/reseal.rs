@@ -5,7 +5,7 @@
 
 use gantry_domain::hook::Hook;
 use gantry_domain::notification::Notification;
-use gantry_domain::registry::Registry;
+use gantry_domain::registry::{Registry, RegistryCredentials};
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::secret::Secret;
@@ -194,7 +194,10 @@ impl Holder for Registry {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        self.credentials.iter_mut().map(|credentials| &mut credentials.password).collect()
+        match &mut self.credentials {
+            Some(RegistryCredentials::Given(given)) => vec![&mut given.password],
+            Some(RegistryCredentials::Helper) | None => Vec::new(),
+        }
     }
 }
 

@@ -41,6 +41,18 @@ where
     Err(too_busy(what).into())
 }
 
+/// Commits without a retry. Returns `false` after a conflict: somebody else was first.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn once(store: &dyn Store, batch: Batch) -> Result<bool, StoreError> {
+    match store.commit(batch).await {
+        Ok(()) => Ok(true),
+        Err(CommitError::Conflict { .. }) => Ok(false),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
 /// Every try conflicted.
 pub(crate) fn too_busy(what: &Key) -> StoreError {
     StoreError::Unavailable { message: format!("{what} changes faster than it can be written") }

@@ -26,14 +26,13 @@ mod admission;
 mod bundles;
 mod ends;
 mod indexes;
+mod lanes;
 mod leasing;
 mod listing;
 mod reporting;
 
+pub(crate) use admission::last_admitted_of_registry;
 pub use admission::{Admission, Limits, full, ready};
-pub(crate) use admission::{
-    last_admitted_of_registry, last_admitted_of_task, last_admitted_of_timer,
-};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};
@@ -42,14 +41,16 @@ use indexes::reindex;
 pub(crate) use indexes::{
     all as listing_of_all, hidden as listing_of_hidden, untold, untold_member,
 };
+pub(crate) use lanes::turns_of_registry;
+pub use lanes::{Lane, Round, TurnsOf, find_turns, record_turns, waiting_for, waiting_in};
 pub use leasing::{
     Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, scanned,
     tagging, take, take_beside_others,
 };
 pub use listing::{
-    ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, open_of_change,
-    open_of_task, open_of_timer, pools_with_work, ready_before, unreported, unresolved, unsettled,
-    waiting, waiting_in,
+    ReadyRun, all_ready, count_leased, ended, leased, list, open_of_change, open_of_task,
+    open_of_timer, pools_with_work, ready_before, ready_in, unreported, unresolved, unsettled,
+    waiting,
 };
 pub(crate) use reporting::note_problem;
 pub use reporting::{leave_unreported, report};
@@ -320,8 +321,8 @@ fn cancel_in(
     }
     run.cancel = Some(CancelAsk { by: by.clone(), at: now });
     if run.state.lease().is_none() {
-        advance(run, Progress::Finished { outcome: Outcome::Canceled { by } }, now)?;
         bundles::forget(batch, run);
+        advance(run, Progress::Finished { outcome: Outcome::Canceled { by } }, now)?;
     }
     Ok(())
 }
@@ -396,6 +397,11 @@ where
         Ok(Plan::Commit(batch, ()))
     })
     .await
+}
+
+/// Adds to a batch that a run is still as it was read.
+pub fn expect(batch: &mut Batch, found: &Versioned<Run>) {
+    batch.expect.push((key(found.value.id), Expect::Version(found.version)));
 }
 
 /// Sets whether a run and its log are kept for good.

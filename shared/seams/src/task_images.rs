@@ -3,11 +3,15 @@
 //! Scans and runs of a task write it through [`crate::runs`], in commits that check their leases. So a run that outlives
 //! its task writes nothing. Every change updates [`crate::image_users`] in the same commit.
 
+use std::collections::BTreeSet;
+
 use gantry_domain::base_trigger::BaseImageTrigger;
+use gantry_domain::image::RegistryHost;
 use gantry_domain::run::Run;
 use gantry_domain::scan::{Reading, Scanned, TaskImages};
 use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::tracked_image::TagPolicies;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
@@ -22,13 +26,20 @@ struct Stored {
     /// The trigger of the task, if both are enabled. A copy, because a worker that records images may not read tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trigger: Option<BaseImageTrigger>,
+    /// The policies of the task, a copy as well.
+    #[serde(default, skip_serializing_if = "TagPolicies::is_empty")]
+    policies: TagPolicies,
+    /// The registries that the task has a login for, a copy as well.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    logins: BTreeSet<RegistryHost>,
 }
 
 impl Stored {
     fn needs(&self) -> Needs<'_> {
         let read = self.images.read.as_ref();
         let images = read.map_or(&[][..], |read| read.needed.images());
-        Needs { images, trigger: self.trigger.as_ref() }
+        let Self { policies, logins, .. } = self;
+        Needs { images, trigger: self.trigger.as_ref(), policies, logins }
     }
 }
 
@@ -47,10 +58,21 @@ fn trigger_of(task: &Task) -> Option<BaseImageTrigger> {
     trigger.filter(|it| task.status == Status::Enabled && it.status == Status::Enabled)
 }
 
+fn stored(images: TaskImages, task: &Task) -> Stored {
+    let (policies, logins) = (task.recipe.follows.clone(), &task.recipe.logins);
+    Stored { images, trigger: trigger_of(task), policies, logins: logins.keys().cloned().collect() }
+}
+
 /// Nothing is known of a record that does not decode. Until the task is saved again, its images count as a new task's do.
 async fn load(store: &dyn Store, key: &Key) -> Result<Option<Versioned<Stored>>, StoreError> {
     let trigger = Some(BaseImageTrigger::default());
-    codec::load_or(store, key, || Stored { images: TaskImages::default(), trigger }).await
+    let nothing = || Stored {
+        images: TaskImages::default(),
+        trigger,
+        policies: TagPolicies::default(),
+        logins: BTreeSet::new(),
+    };
+    codec::load_or(store, key, nothing).await
 }
 
 /// The images that a task needs, as far as they are known.
@@ -65,7 +87,7 @@ pub async fn find(store: &dyn Store, task: &Task) -> Result<TaskImages, StoreErr
 /// Adds the record of a new task to the batch: nothing is known yet.
 pub(crate) fn create(batch: &mut Batch, task: &Task) -> Result<(), StoreError> {
     let key = key(owner(task));
-    let stored = Stored { images: TaskImages::default(), trigger: trigger_of(task) };
+    let stored = stored(TaskImages::default(), task);
     batch.create(key.clone(), codec::encode(&key, &stored)?);
     Ok(())
 }
@@ -78,7 +100,7 @@ pub(crate) async fn change(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(known) = load(store, &key(owner(task))).await? else { return Ok(()) };
-    let after = Stored { trigger: trigger_of(task), ..known.value.clone() };
+    let after = stored(known.value.images.clone(), task);
     replace(batch, owner(task), known, after, now)
 }
 
@@ -91,7 +113,8 @@ pub(crate) async fn forget(
 ) -> Result<(), StoreError> {
     let key = key(owner(task));
     let Some(known) = load(store, &key).await? else { return Ok(()) };
-    let nothing = Needs { images: &[], trigger: None };
+    let (policies, logins) = (TagPolicies::default(), BTreeSet::new());
+    let nothing = Needs { images: &[], trigger: None, policies: &policies, logins: &logins };
     image_users::change(batch, owner(task), known.value.needs(), nothing, now);
     batch.expect.push((key.clone(), Expect::Version(known.version)));
     batch.delete.push(key);

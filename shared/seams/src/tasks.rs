@@ -18,7 +18,6 @@ use crate::place::Place;
 use crate::provisioning;
 use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
-use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::task_images;
 use crate::timers;
@@ -170,7 +169,6 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         task_images::forget(store, &mut batch, &found.value, now).await?;
         last_builds::forget(store, &mut batch, &found.value).await?;
         waves::look_at(&mut batch, &NodeTask::of(&found.value), now);
-        batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);
         timers::change(&mut batch, Some(&found.value), None, found.value.updated)?;

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
 use crate::events;
-use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 
 /// A timer with its next instant.
@@ -72,12 +71,6 @@ pub(crate) fn change(
     if let Some(before) = before {
         for timer in was.iter().filter(|timer| !is.iter().any(|it| it.name == timer.name)) {
             end(batch, before, &timer.name);
-        }
-        for Timer { name, .. } in before.timers.as_slice() {
-            if after.is_none_or(|after| after.timers.find(name).is_none()) {
-                let admitted = runs::last_admitted_of_timer(before.prefix, &before.id.name, name);
-                batch.delete.push(admitted);
-            }
         }
     }
     if let Some(after) = after {

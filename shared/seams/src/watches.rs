@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
 use crate::place::Place;
-use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
+use crate::retry;
+use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
 /// How many watches one request to the store reads.
 const READ_AT_ONCE: usize = 256;
@@ -132,7 +133,7 @@ pub async fn claim(
     let watch = found.value.clone();
     found.replace_in(&mut batch, key(&watch.place))?;
     batch.index(by_due(), watch.due.as_millis(), watch.place.member());
-    commit(store, batch).await.map(|is_done| is_done.then_some(watch))
+    retry::once(store, batch).await.map(|is_done| is_done.then_some(watch))
 }
 
 /// Makes a claimed watch due after `pause` already. Does nothing if it has changed since.
@@ -162,7 +163,7 @@ pub async fn seen(
     for task in newcomers {
         batch.unindex(new_at(&watch.place, part), task);
     }
-    commit(store, batch).await
+    retry::once(store, batch).await
 }
 
 /// Ends the watch of a place that no task watches any more. Does nothing if one has begun to since.
@@ -176,7 +177,7 @@ pub async fn forget(store: &dyn Store, watch: &Watch) -> Result<(), StoreError> 
     batch.expect.push((key.clone(), Expect::Version(found.version)));
     batch.delete.push(key);
     batch.unindex(by_due(), watch.place.member());
-    commit(store, batch).await.map(drop)
+    retry::once(store, batch).await.map(drop)
 }
 
 /// The watch as it is stored, if it is still the claimed one.
@@ -186,14 +187,6 @@ async fn unchanged(
 ) -> Result<Option<Versioned<Watch>>, StoreError> {
     let found = codec::load::<Watch>(store, &key(&watch.place)).await?;
     Ok(found.filter(|found| found.value == *watch))
-}
-
-async fn commit(store: &dyn Store, batch: Batch) -> Result<bool, StoreError> {
-    match store.commit(batch).await {
-        Ok(()) => Ok(true),
-        Err(CommitError::Conflict { .. }) => Ok(false),
-        Err(CommitError::Store(error)) => Err(error),
-    }
 }
 
 fn key(place: &Place) -> Key {

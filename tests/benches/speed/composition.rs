@@ -20,6 +20,7 @@ use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
+use gantry_remote::image_registry::{ImageRegistry, RemoteImageRegistry};
 use gantry_remote::registries::RemoteRegistries;
 use gantry_scheduler::{BaseImageSettings, Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
@@ -29,7 +30,6 @@ use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
 use gantry_tests::pipeline;
 use gantry_tests::real;
-use gantry_tests::registries::LooksOf;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
@@ -55,6 +55,7 @@ pub(crate) struct Parts {
     /// Signs runs and seals secrets.
     pub(crate) keyring: Arc<Keyring>,
     http: OutboundClient,
+    images: Arc<dyn ImageRegistry>,
     code_hosts: Arc<CodeHosts>,
     git: Git,
     installation: String,
@@ -98,6 +99,7 @@ impl Parts {
             git,
             installation: installation.id,
             keyring: Arc::new(keyring),
+            images: Arc::new(RemoteImageRegistry::new(http.clone())?),
             http,
             folder: folder.to_owned(),
             settings,
@@ -177,9 +179,10 @@ impl Parts {
             posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
-            images: Arc::new(LooksOf::new(Arc::new(RemoteRegistries::new(self.http.clone())))),
+            images: Arc::clone(&self.images),
             image_looks: Arc::default(),
             vaults: Arc::default(),
+            helpers: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
@@ -189,6 +192,7 @@ impl Parts {
                 queue_timeout: self.settings.runs.queue_timeout,
                 base_images: BaseImageSettings {
                     interval: self.settings.images.interval,
+                    intervals: self.settings.images.intervals.clone(),
                     quiet: self.settings.images.quiet,
                     canary: self.settings.images.canary,
                 },

@@ -16,6 +16,8 @@ use gantry_domain::run::{CanceledBy, Outcome, Product, TaskRevision};
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::step::Steps;
 use gantry_domain::task::{Status, Task};
+use gantry_domain::timer::Timers;
+use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::SourceTrigger;
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{Batch, SharedStore};
@@ -124,25 +126,36 @@ fn task_name(number: usize) -> String {
 }
 
 async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> {
-    let now = store.now().await?;
-    let task = Task {
-        id: format!("{REGISTRY}/{}", task_name(number)).parse()?,
+    let mut task = task(&task_name(number), of, store.now().await?)?;
+    task.source_trigger = Some(SourceTrigger::on_pushes("push"));
+    task.base_image_trigger = Some(BaseImageTrigger::default());
+    save(store, &task).await
+}
+
+/// A task for one of the repositories that nothing starts.
+pub(crate) fn task(name: &str, of: usize, now: Timestamp) -> Result<Task> {
+    Ok(Task {
+        id: format!("{REGISTRY}/{name}").parse()?,
         prefix: RunPrefix::nth(0),
         revision: 1,
         status: Status::Enabled,
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
-        source_trigger: Some(SourceTrigger::on_pushes("push")),
-        base_image_trigger: Some(BaseImageTrigger::default()),
-        timers: gantry_domain::timer::Timers::default(),
+        source_trigger: None,
+        base_image_trigger: None,
+        timers: Timers::default(),
         git_token: None,
         reports: true,
         api_token: None,
         run_limit: None,
+        concurrency_group: None,
         created: now,
         updated: now,
-    };
-    // There is no code host from which the head could be read.
-    tasks::create(store.as_ref(), &task).await?;
+    })
+}
+
+/// Creates a task. There is no code host from which a head could be read, so its event is not decided.
+pub(crate) async fn save(store: &SharedStore, task: &Task) -> Result<()> {
+    tasks::create(store.as_ref(), task).await?;
     for due in due::undecided(store.as_ref(), store.now().await?, 10).await? {
         due::set_aside(store.as_ref(), &due).await?;
     }
@@ -170,6 +183,7 @@ async fn succeed(store: &SharedStore, digest: &Digest) -> Result<()> {
     let output = OutputImage {
         image: format!("registry.test/{RARE}:{}", run.id).parse()?,
         digest: digest.clone(),
+        children: Vec::new(),
     };
     let product = Product { outputs: vec![output], ..Product::default() };
     let finish = Finish::Outcome(Outcome::Succeeded(product));

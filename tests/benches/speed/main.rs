@@ -7,6 +7,7 @@
 mod accept;
 mod backend;
 mod bare;
+mod base_images;
 mod blocking;
 mod burst;
 mod composition;
@@ -14,9 +15,11 @@ mod context;
 mod cost;
 mod decide;
 mod exchange;
+mod fetch;
 mod filled;
 mod forged;
 mod github;
+mod image_server;
 mod large;
 mod leased;
 mod lines;
@@ -32,15 +35,18 @@ mod role;
 mod running;
 mod samples;
 mod scale;
+mod second_upload;
 mod servers;
 mod start;
 mod steps;
 mod stored;
 mod take;
 mod task_files;
+mod timers;
 mod warm;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -60,6 +66,8 @@ pub(crate) struct Effort {
     pub(crate) pushes: usize,
     /// Pairs of cached builds, 1.5 s builds and 30 s builds.
     pub(crate) builds: [usize; 3],
+    /// MiB of history of a large repository.
+    pub(crate) history: usize,
     /// Lines of a live log.
     pub(crate) lines: usize,
     /// Files of 64 MiB in a large context.
@@ -80,6 +88,14 @@ pub(crate) struct Effort {
     pub(crate) scale: [Size; 2],
     /// Concurrent hooks.
     pub(crate) burst: usize,
+    /// Stored timers, and how many of them are due at once.
+    pub(crate) timers: (usize, [usize; 2]),
+    /// Tasks that one base image reaches.
+    pub(crate) users: usize,
+    /// Watched images.
+    pub(crate) watched: usize,
+    /// How long it is measured what these cost.
+    pub(crate) rest: Duration,
 }
 
 const FULL: Effort = Effort {
@@ -87,6 +103,7 @@ const FULL: Effort = Effort {
     seconds: 2.0,
     pushes: 100,
     builds: [30, 15, 2],
+    history: 200,
     lines: 200,
     large_files: 16,
     stored_runs: 100_000,
@@ -100,6 +117,10 @@ const FULL: Effort = Effort {
         Size { runs: 100_000, tasks: 10_000, repositories: 1_000 },
     ],
     burst: 10_000,
+    timers: (100_000, [1_000, 10_000]),
+    users: 5_000,
+    watched: 10_000,
+    rest: Duration::from_secs(60),
 };
 
 const QUICK: Effort = Effort {
@@ -107,6 +128,7 @@ const QUICK: Effort = Effort {
     seconds: 0.5,
     pushes: 5,
     builds: [3, 1, 0],
+    history: 40,
     lines: 20,
     large_files: 2,
     stored_runs: 1_000,
@@ -120,6 +142,10 @@ const QUICK: Effort = Effort {
         Size { runs: 1_000, tasks: 1_000, repositories: 100 },
     ],
     burst: 1_000,
+    timers: (2_000, [100, 1_000]),
+    users: 200,
+    watched: 500,
+    rest: Duration::from_secs(10),
 };
 
 /// A part of the benchmarks.
@@ -142,18 +168,23 @@ const fn part(
     Part { name, measure, most_rounds }
 }
 
-const PARTS: [Part; 19] = [
+const PARTS: [Part; 24] = [
     part("accept", accept::measure, ALL),
     part("accept-scaled", accept::measure_scaled, ALL),
     part("accept-apart", accept::measure_apart, ALL),
     part("forged", forged::measure, ALL),
     part("warm", warm::measure, ALL),
+    part("fetch", fetch::measure, FEW),
     part("overhead", overhead::measure, ALL),
     part("large", large::measure, ALL),
+    part("second-upload", second_upload::measure, ALL),
     part("lines", lines::measure, ALL),
     part("start", start::measure, FEW),
     part("scale", scale::measure, ALL),
     part("decide", decide::measure, FEW),
+    part("timers", timers::measure, FEW),
+    part("base-images", base_images::measure, 1),
+    part("watched-images", base_images::measure_rest, 1),
     part("burst", burst::measure, FEW),
     part("take", take::measure, FEW),
     part("leased", leased::measure, FEW),

@@ -153,7 +153,8 @@ fn context(build: &Build) -> Result<Bytes> {
     context.archive()
 }
 
-async fn by_engine(context: Bytes) -> Result<f64> {
+/// Has the engine build a context by itself. Returns the duration in ms.
+pub(crate) async fn by_engine(context: Bytes) -> Result<f64> {
     let began = Instant::now();
     let request = Request::post(format!("/build?version=2&t={IMAGE}"))
         .header(HOST, "engine")

@@ -67,6 +67,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         reports: true,
         api_token: None,
         run_limit: None,
+        concurrency_group: None,
         created: now,
         updated: now,
     };

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use gantry_domain::id::RunId;
 use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::platform::Platform;
 use gantry_ops::secret::Credentials;
 use gantry_tests::real;
 use gantry_worker::engine::{
@@ -146,6 +147,11 @@ impl Gantry {
         Ok(TcpStream::connect(self.address).await?)
     }
 
+    /// A token that may do everything.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Stops it gracefully.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
@@ -179,6 +185,10 @@ struct Watched {
 impl Engine for Watched {
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         self.engine.info().await
+    }
+
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        self.engine.platforms().await
     }
 
     async fn build(

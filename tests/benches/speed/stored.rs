@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::id::{RegistryName, RunId, RunPrefix, UploadId};
 use gantry_domain::image;
-use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::signature::{RunSignature, Signer};
 use gantry_domain::source::Source;
@@ -86,8 +86,9 @@ pub(crate) async fn create_ready(store: &SharedStore, count: usize) -> Result<()
 /// Makes runs ready, one after the other.
 pub(crate) async fn make_ready(store: &SharedStore, runs: Vec<RunId>) -> Result<()> {
     let limits = Limits { registry: u32::MAX, task: None };
+    let pool = Platforms::default().pool();
     for run in runs {
-        runs::ready(store.as_ref(), run, None, limits).await?;
+        runs::ready(store.as_ref(), run, &pool, None, limits).await?;
     }
     Ok(())
 }
@@ -136,7 +137,7 @@ async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<Recipe> {
 pub(crate) fn build(source: Source) -> Result<Recipe> {
     Ok(Recipe {
         source,
-        platform: Platform::default(),
+        platforms: Platforms::default(),
         timeout: RunTimeout::default(),
         work: Work::Build(ImageBuild {
             dockerfile: "Dockerfile".parse()?,
@@ -147,6 +148,8 @@ pub(crate) fn build(source: Source) -> Result<Recipe> {
             push: false,
             no_cache: false,
         }),
+        logins: std::collections::BTreeMap::new(),
+        follows: gantry_domain::tracked_image::TagPolicies::default(),
         bases: Vec::new(),
         pull_request: None,
     })

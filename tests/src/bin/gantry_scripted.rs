@@ -186,6 +186,7 @@ impl Shared {
             images: Arc::new(LooksOf::new(Arc::new(registry))),
             image_looks: Arc::default(),
             vaults: Arc::default(),
+            helpers: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,
@@ -194,7 +195,8 @@ impl Shared {
                 provision: true,
                 queue_timeout: Duration::from_secs(3600),
                 base_images: BaseImageSettings {
-                    interval: Duration::from_secs(300),
+                    interval: scripted::look_every()?.unwrap_or(Duration::from_secs(300)),
+                    intervals: std::collections::BTreeMap::new(),
                     quiet: Duration::from_secs(60),
                     canary: 0,
                 },

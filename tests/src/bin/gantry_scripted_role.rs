@@ -233,6 +233,7 @@ impl RoleParts {
             images: Arc::new(LooksOf::new(Arc::new(registry))),
             image_looks: Arc::default(),
             vaults: Arc::default(),
+            helpers: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
@@ -241,7 +242,8 @@ impl RoleParts {
                 provision: true,
                 queue_timeout: self.settings.runs.queue_timeout,
                 base_images: BaseImageSettings {
-                    interval: self.settings.images.interval,
+                    interval: scripted::look_every()?.unwrap_or(self.settings.images.interval),
+                    intervals: self.settings.images.intervals.clone(),
                     quiet: self.settings.images.quiet,
                     canary: self.settings.images.canary,
                 },

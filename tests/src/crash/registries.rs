@@ -62,6 +62,17 @@ impl<R: Registries> Registries for Doomed<R> {
         Ok(())
     }
 
+    async fn put_index(
+        &self,
+        image: &ImageReference,
+        index: &RawManifest,
+        children: &[Digest],
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.registries.put_index(image, index, children, credentials, deadline).await
+    }
+
     async fn delete_tag(
         &self,
         image: &ImageReference,

@@ -10,9 +10,12 @@ use gantry_seams::store::{
     Watch,
 };
 
-/// A hook on commits. By default it lets everything through.
+/// A hook on commits and reads. By default it lets everything through.
 #[async_trait]
 pub trait CommitHook: Send + Sync {
+    /// Called before records are read.
+    fn before_load(&self, _keys: &[Key]) {}
+
     /// Called before the commit. On an error the batch is not committed, and the error is returned instead.
     async fn before(&self, _batch: &Batch) -> Result<(), CommitError> {
         Ok(())
@@ -45,6 +48,7 @@ impl<H: CommitHook + 'static> HookedStore<H> {
 #[async_trait]
 impl<H: CommitHook> Store for HookedStore<H> {
     async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.hook.before_load(keys);
         self.store.load(keys).await
     }
 

@@ -12,6 +12,7 @@ use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{CanceledBy, Run};
@@ -24,6 +25,7 @@ use gantry_domain::trigger::SourceTrigger;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_remote::code_host::CodeHosts;
+use gantry_remote::credential_helper::CredentialHelpers;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
@@ -97,6 +99,8 @@ pub struct TestPipeline {
     pub registries: MemoryRegistries,
     /// The vaults that tasks may name secrets of.
     pub vaults: ScriptedVaults,
+    /// The programs that give the credentials of registries; none at first.
+    pub helpers: Arc<CredentialHelpers>,
     /// The API of the host of sources.
     pub providers: ScriptedProviders,
     /// The host of sources.
@@ -132,6 +136,7 @@ impl TestPipeline {
             ),
             registries: MemoryRegistries::new(engine.clone()),
             vaults: ScriptedVaults::default(),
+            helpers: Arc::default(),
             providers: ScriptedProviders::default(),
             git: GitServer::start().await.expect("a git host"),
             code_hosts: code_hosts(&[]),
@@ -178,6 +183,7 @@ impl TestPipeline {
             images: Arc::new(self.registries.clone()),
             image_looks: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
+            helpers: Arc::clone(&self.helpers),
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
                 lease: LEASE,
@@ -187,6 +193,7 @@ impl TestPipeline {
                 queue_timeout: QUEUE_TIMEOUT,
                 base_images: BaseImageSettings {
                     interval: Duration::from_secs(300),
+                    intervals: std::collections::BTreeMap::new(),
                     quiet: Duration::from_secs(60),
                     canary: 0,
                 },
@@ -299,7 +306,7 @@ impl TestPipeline {
             status: Status::Enabled,
             recipe: Recipe {
                 source: format!("{}#main", self.git.url(name)).parse().expect("a source"),
-                platform: Platform::default(),
+                platforms: Platforms::default(),
                 timeout: RunTimeout::default(),
                 work: Work::Build(ImageBuild {
                     dockerfile: "Dockerfile".parse().expect("a path"),
@@ -310,6 +317,8 @@ impl TestPipeline {
                     push: true,
                     no_cache: false,
                 }),
+                logins: std::collections::BTreeMap::new(),
+                follows: gantry_domain::tracked_image::TagPolicies::default(),
                 bases: Vec::new(),
                 pull_request: None,
             },
@@ -320,6 +329,7 @@ impl TestPipeline {
             reports: true,
             api_token: None,
             run_limit: None,
+            concurrency_group: None,
             created: now,
             updated: now,
         };

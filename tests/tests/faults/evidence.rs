@@ -15,8 +15,11 @@ pub(crate) const MANY: usize = 1000;
 /// A task and a commit; each pair must have exactly one run.
 pub(crate) type Change = (String, String);
 
-/// The change that a run was created for.
+/// The change that a run was created for; `None` if it is of a wave, which builds the head as it is.
 pub(crate) fn change(run: &Run) -> Option<Change> {
+    if run.cause.wave().is_some() {
+        return None;
+    }
     Some((run.task.as_ref()?.name.to_string(), run.cause.commit()?.to_string()))
 }
 

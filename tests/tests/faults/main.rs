@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
+mod base_images;
 mod crash;
 mod disk;
 mod evidence;
@@ -20,6 +21,7 @@ mod round;
 mod scaled;
 mod servers;
 mod slow;
+mod timers;
 mod up;
 mod verdict;
 

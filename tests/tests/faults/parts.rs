@@ -20,6 +20,7 @@ use gantry_tests::pulled::PulledImage;
 use gantry_tests::real::{self, Engine};
 use gantry_tests::role;
 
+use crate::base_images;
 use crate::plan::{Plan, Scale};
 
 /// Seeds with the real engine and registry.
@@ -87,6 +88,11 @@ impl Parts {
         matches!(self, Self::Real(_))
     }
 
+    /// Whether the base image of some tasks changes.
+    pub(crate) fn has_base_images(&self) -> bool {
+        matches!(self, Self::Scripted)
+    }
+
     /// The host that images are pushed to.
     pub(crate) fn registry(&self) -> String {
         match self {
@@ -140,7 +146,7 @@ impl Parts {
                 Program {
                     path: role::program("gantry-scripted"),
                     arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
-                    environment: Vec::new(),
+                    environment: base_images::environment(),
                 }
             }
             Self::Real(parts) => {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::base_images::Rebuilds;
+
 /// The report of a round.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -16,6 +18,10 @@ pub(crate) struct Report {
     pub(crate) lost: usize,
     /// Unexpected runs.
     pub(crate) doubled: usize,
+    /// Rebuilds on an old image.
+    stale: usize,
+    /// The runs that changed base images started.
+    rebuilt: usize,
     /// Attempts beyond the first of each run.
     pub(crate) extra_attempts: usize,
     /// The phases of attempts that died with their process.
@@ -71,6 +77,8 @@ impl Report {
             answered: 0,
             lost: 0,
             doubled: 0,
+            stale: 0,
+            rebuilt: 0,
             extra_attempts: 0,
             cut_short: CutShort::default(),
             kills: 0,
@@ -78,6 +86,16 @@ impl Report {
             faults: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Records what was found about rebuilds.
+    pub(crate) fn rebuilds(&mut self, found: Rebuilds) {
+        let Rebuilds { rebuilt, lost, doubled, stale } = found;
+        self.rebuilt += rebuilt;
+        self.lost += lost.len();
+        self.doubled += doubled.len();
+        self.stale += stale.len();
+        self.faults.extend(lost.into_iter().chain(doubled).chain(stale));
     }
 
     /// Records a violated invariant.
@@ -117,12 +135,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, parts, accepted, answered, lost, doubled, extra_attempts, kills, .. } =
-            self;
+        let Self { seed, parts, accepted, answered, lost, doubled, kills, .. } = self;
+        let Self { rebuilt, stale, extra_attempts, .. } = self;
         write!(
             f,
-            "seed {seed:4} {parts:8} {kills} kills: {accepted:2} accepted, {answered:2} answered, {lost} lost, {doubled} doubled, \
-             {extra_attempts:2} extra attempts, {:5} ms",
+            "seed {seed:4} {parts:8} {kills} kills: {accepted:2} accepted, {answered:2} answered, {rebuilt:2} rebuilt, {lost} lost, {doubled} doubled, \
+             {stale} stale, {extra_attempts:2} extra attempts, {:5} ms",
             self.took.as_millis()
         )?;
         if self.has_faults() {

@@ -20,7 +20,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
+use crate::base_images::{self, BaseImages};
 use crate::evidence;
 use crate::ledger::{Delivery, Hook, Push};
 use crate::parts::Parts;
@@ -36,6 +38,13 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 
 /// The time limit for reports: one that a killed process was sending is sent again once its claim of 40 s is over.
 const REPORTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The time limit for rebuilds and everything before them. A tag that a killed process was asking for is asked for again
+/// after 60 s, and an event waits for three minutes if its code host may return an older head.
+const REBUILT_WITHIN: Duration = Duration::from_secs(270);
+
+/// The longest pause between two pushes of the base image.
+const BASE_EVERY: Duration = Duration::from_millis(1200);
 
 /// The polling interval.
 const LOOK: Duration = Duration::from_millis(40);
@@ -66,6 +75,8 @@ pub(crate) struct PlannedTask {
     pub(crate) latest: String,
     pub(crate) repository: String,
     images: Vec<String>,
+    /// Its Dockerfile, if that has another name than usual.
+    dockerfile: Option<String>,
     /// Whether its builds run until they are cancelled.
     pub(crate) hangs: bool,
 }
@@ -98,9 +109,6 @@ impl Round {
         let git = GitServer::start().await?;
         let repository = git.repository("app")?;
         let folder = tempfile::tempdir()?;
-        let (quick, endless) = (parts.dockerfile("0.3"), parts.dockerfile("600"));
-        let files =
-            [("Dockerfile", quick.as_str()), ("endless.Dockerfile", &endless), ("file", "first")];
         let mut tasks = Vec::new();
         let mut branches = Vec::new();
         for (number, branch) in plan.branches.iter().enumerate() {
@@ -113,6 +121,15 @@ impl Round {
             branches.push("endless".to_owned());
             tasks.push(PlannedTask::new(&parts, "endless-0".to_owned(), false, true));
         }
+        if parts.has_base_images() {
+            branches.push(base_images::MIDDLE.to_owned());
+            tasks.iter_mut().for_each(|it| it.dockerfile = base_images::dockerfile_of(&it.branch));
+        }
+        let (quick, endless) = (parts.dockerfile("0.3"), parts.dockerfile("600"));
+        let mut files = vec![("Dockerfile", quick.as_str()), ("endless.Dockerfile", &endless)];
+        let others = base_images::dockerfiles(&quick);
+        files.extend(others.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        files.push(("file", "first"));
         for branch in &branches {
             repository.commit(branch, &files)?;
         }
@@ -135,23 +152,64 @@ impl Round {
         self.spawn(installation, &mut random)?;
         installation.until_up().await?;
         let client = installation.client();
+        let store = SqliteStore::open(self.data().join("gantry.db"), Options::default())?;
+        if self.parts.has_base_images() {
+            base_images::push_first(&self.registry())?;
+        }
         let hook = self.create_tasks_and_hook(&client).await?;
+        let mut base_images = self.base_images(&client, &store).await?;
 
         let ids = random.random::<u64>();
+        let stop = CancellationToken::new();
         let sending = self.send_all(&client, &hook, ids);
         let killing = self.kill_and_start(installation, &mut random);
-        let (sent, killed) = tokio::join!(sending, killing);
+        let playing = async {
+            let played = tokio::join!(sending, killing);
+            stop.cancel();
+            played
+        };
+        let clients = [client.clone()];
+        let pushing = async {
+            let Some(images) = &mut base_images else { return Ok(()) };
+            images.push_until(&stop, &clients, BASE_EVERY, self.seed).await
+        };
+        let ((sent, killed), pushed) = tokio::join!(playing, pushing);
         killed?;
+        pushed?;
         let mut sent = sent?;
         report.kills = self.plan.kills.len() + usize::from(self.plan.first_kill.is_some());
 
         let pid = installation.pid().context("it runs")?;
         // The store is checked in any case, to find out what is lost.
-        if let Err(error) = self.come_to_rest(&client, &hook, &mut sent, pid).await {
+        let base_images = base_images.as_ref();
+        let rest = self.come_to_rest(&client, &hook, &mut sent, pid, base_images, &store);
+        if let Err(error) = rest.await {
             report.fault(format!("{error:#}"));
         }
         installation.kill().await?;
-        verdict::judge(self, &hook, &sent, report).await
+        verdict::judge(self, &hook, &sent, base_images, report).await
+    }
+
+    /// The folder of the scripted registry.
+    fn registry(&self) -> PathBuf {
+        self.data().join("registry")
+    }
+
+    /// The base image, if it changes. On return it is known which tasks are built on it.
+    async fn base_images(
+        &self,
+        client: &Client,
+        store: &SqliteStore,
+    ) -> Result<Option<BaseImages>> {
+        if !self.parts.has_base_images() {
+            return Ok(None);
+        }
+        let tasks =
+            self.tasks.iter().map(|task| (task.name.clone(), task.branch.clone())).collect();
+        let (registry, clone_url) = (self.registry(), self.git.url("app"));
+        let images = BaseImages::create(client, &registry, &clone_url, tasks).await?;
+        quiet("know the images", QUIET_WITHIN, || images.open(store)).await?;
+        Ok(Some(images))
     }
 
     /// Waits until everything is done, then sends everything again, and checks that nothing changes.
@@ -161,9 +219,14 @@ impl Round {
         hook: &Hook,
         sent: &mut [Delivery],
         pid: u32,
+        base_images: Option<&BaseImages>,
+        store: &SqliteStore,
     ) -> Result<()> {
         self.end_endless(client).await?;
         quiet("settle", QUIET_WITHIN, || self.unsettled(client, hook, sent)).await?;
+        if let Some(images) = base_images {
+            quiet("rebuild", REBUILT_WITHIN, || images.open(store)).await?;
+        }
         for delivery in &mut *sent {
             delivery.repeat(client, hook).await?;
         }
@@ -176,14 +239,13 @@ impl Round {
             foreign.join("\n  ")
         );
         quiet("clean up", CLEAN_WITHIN, || self.left(pid)).await?;
-        let store = SqliteStore::open(self.data().join("gantry.db"), Options::default())?;
-        quiet("seal its logs and send its reports", REPORTED_WITHIN, || evidence::open(&store))
-            .await
+        quiet("seal its logs and send its reports", REPORTED_WITHIN, || evidence::open(store)).await
     }
 
     fn spawn(&self, installation: &mut Installation, random: &mut StdRng) -> Result<()> {
-        let repositories: Vec<String> =
+        let mut repositories: Vec<String> =
             self.tasks.iter().map(|task| task.repository.clone()).collect();
+        repositories.push(base_images::MIDDLE.to_owned());
         let program = self.parts.program(&self.data(), &self.plan, &repositories, random.random());
         installation.spawn(&program)
     }
@@ -390,7 +452,8 @@ impl PlannedTask {
             images.push(format!("{repository}:{{{{.Run.ID}}}}"));
         }
         let latest = format!("{}/{repository}:latest", parts.registry());
-        Self { name, branch, latest, repository, images, hangs }
+        let dockerfile = hangs.then(|| "endless.Dockerfile".to_owned());
+        Self { name, branch, latest, repository, images, dockerfile, hangs }
     }
 }
 
@@ -421,10 +484,11 @@ pub(crate) async fn create_task(
     let saved = TaskCreate {
         name: task.name.clone(),
         context: format!("{clone_url}#{}", task.branch),
-        dockerfile: task.hangs.then(|| "endless.Dockerfile".to_owned()),
+        dockerfile: task.dockerfile.clone(),
         images: task.images.clone(),
         secret_build_args: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
         source_trigger: Some(SourceTrigger::default()),
+        base_image_trigger: Some(base_images::trigger()),
         ..TaskCreate::default()
     };
     let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;

@@ -29,7 +29,7 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 const BRANCH: &str = "main";
 
-const LAST_SWEEP: &str = "gantry_last_sweep_timestamp_seconds";
+pub(crate) const LAST_SWEEP: &str = "gantry_last_sweep_timestamp_seconds";
 
 /// The service, and the repository of its task.
 pub(crate) struct Up {
@@ -134,7 +134,7 @@ impl Up {
     /// A push that moves the branch, not yet sent.
     pub(crate) fn push(&mut self) -> Result<Delivery> {
         let moved = move_branch(&self.repository, BRANCH)?;
-        Ok(Delivery::new(self.next_id(), &self.git.url("app"), moved))
+        Ok(Delivery::new(self.next_id(), &self.clone_url(), moved))
     }
 
     /// A push that changes the Dockerfile, not yet sent.
@@ -146,14 +146,25 @@ impl Up {
         let after = repository.commit(BRANCH, &[("Dockerfile", &dockerfile), ("file", &before)])?;
         drop(repository);
         let push = crate::ledger::Push { branch: BRANCH.to_owned(), before, after };
-        Ok(Delivery::new(self.next_id(), &self.git.url("app"), push))
+        Ok(Delivery::new(self.next_id(), &self.clone_url(), push))
+    }
+
+    /// A push with a file of these bytes, not yet sent.
+    pub(crate) fn push_file(&mut self, bytes: &[u8]) -> Result<Delivery> {
+        self.repository.lock().unwrap().write_program("large", bytes)?;
+        self.push()
     }
 
     /// A push to a branch that no task watches, not yet sent.
     pub(crate) fn idle_push(&mut self) -> Delivery {
         let (before, after) = ("a".repeat(40), "b".repeat(40));
         let push = crate::ledger::Push { branch: "nobodys".to_owned(), before, after };
-        Delivery::new(self.next_id(), &self.git.url("app"), push)
+        Delivery::new(self.next_id(), &self.clone_url(), push)
+    }
+
+    /// The address of the repository.
+    pub(crate) fn clone_url(&self) -> String {
+        self.git.url("app")
     }
 
     fn next_id(&mut self) -> String {
@@ -167,27 +178,42 @@ impl Up {
 
     /// Waits until the run of a delivered push has this status. Fails if it ends in another one.
     pub(crate) async fn until_run_is(&self, push: &Delivery, status: &str) -> Result<Run> {
+        self.until_run(push, status, |run| run.status == status).await
+    }
+
+    /// Waits until an attempt of the run of a delivered push has failed with these words.
+    pub(crate) async fn until_attempt_says(&self, push: &Delivery, words: &str) -> Result<Run> {
+        let said = |run: &Run| {
+            let mut errors = run.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+            errors.any(|error| error.contains(words))
+        };
+        self.until_run(push, words, said).await
+    }
+
+    async fn until_run(
+        &self,
+        push: &Delivery,
+        what: &str,
+        is_so: impl Fn(&Run) -> bool,
+    ) -> Result<Run> {
         let began = Instant::now();
         loop {
             let runs: Page<Run> = self.client.get("runs?registry=reg").await?;
             let run =
                 runs.items.into_iter().find(|run| run.commit.as_ref() == Some(&push.push.after));
             match run {
-                Some(run) if run.status == status => return Ok(run),
+                Some(run) if is_so(&run) => return Ok(run),
                 run if began.elapsed() > WITHIN => {
-                    bail!("no run is {status}: {run:?}\n{}", self.installation.last_words())
+                    bail!("of no run is true: {what}: {run:?}\n{}", self.installation.last_words())
                 }
                 _ => tokio::time::sleep(Duration::from_millis(25)).await,
             }
         }
     }
 
-    /// The value of a metric without labels.
+    /// The value of one of its metrics.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
-        let text = reqwest::get(format!("http://{}/metrics", self.telemetry)).await?.text().await?;
-        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-        let value = lines.find(|(found, _)| *found == name).map(|(_, value)| value.parse());
-        Ok(value.context(name.to_owned())??)
+        metric(self.telemetry, name).await
     }
 
     /// Waits for this many more passes of the sweeper.
@@ -208,6 +234,14 @@ impl Up {
         let answer = reqwest::get(format!("http://{}/readyz", self.telemetry)).await?;
         Ok((answer.status().is_success(), answer.json().await?))
     }
+}
+
+/// The value of a metric of a process, with its labels in the name.
+pub(crate) async fn metric(telemetry: SocketAddr, name: &str) -> Result<f64> {
+    let text = reqwest::get(format!("http://{telemetry}/metrics")).await?.text().await?;
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let value = lines.find(|(found, _)| *found == name).map(|(_, value)| value.parse());
+    Ok(value.context(name.to_owned())??)
 }
 
 /// Creates a registry, a task and a hook. On return the head of the task's branch is known: otherwise a first push could

@@ -14,6 +14,7 @@ use gantry_seams::store::{Key, Kind, Store};
 use gantry_seams::{decisions, deliveries, events};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 
+use crate::base_images::BaseImages;
 use crate::evidence::{self, Change, MANY, change};
 use crate::ledger::{Delivery, Hook};
 use crate::report::{CutShort, Report};
@@ -24,6 +25,7 @@ pub(crate) async fn judge(
     round: &Round,
     hook: &Hook,
     sent: &[Delivery],
+    base_images: Option<&BaseImages>,
     report: &mut Report,
 ) -> Result<()> {
     let data = DataDir::lock(round.data())?;
@@ -33,7 +35,12 @@ pub(crate) async fn judge(
         store: &SqliteStore::open(data.path().join("gantry.db"), Options::default())?,
         blobs: &ObjectBlobs::local(data.path().join("objects"))?,
     };
-    judge.judge(hook, sent, report).await
+    judge.judge(hook, sent, report).await?;
+    if let Some(images) = base_images {
+        let all = runs::list(judge.store, &RunFilter::default(), None, MANY).await?;
+        report.rebuilds(images.judge(judge.store, &all).await?);
+    }
+    Ok(())
 }
 
 /// The expected state, and the store to check.
@@ -143,8 +150,8 @@ impl Judge<'_> {
         Ok(superseded)
     }
 
-    /// Each change of each task has one run, unless it was left to a newer one, and there are no others; their numbers have
-    /// no gaps.
+    /// Each change of each task has one run, unless it was left to a newer one, and there are no others but those of waves;
+    /// their numbers have no gaps.
     fn count(
         &self,
         sent: &[Delivery],
@@ -153,7 +160,9 @@ impl Judge<'_> {
         report: &mut Report,
     ) {
         let mut open: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
-        for run in all.iter().filter(|run| !self.requested.contains(&run.id)) {
+        let is_of_push =
+            |run: &&Run| run.cause.wave().is_none() && !self.requested.contains(&run.id);
+        for run in all.iter().filter(is_of_push) {
             open.entry(change(run).unwrap_or_default()).or_default().push(run.id);
         }
         for delivery in sent {
@@ -211,7 +220,7 @@ impl Judge<'_> {
             Outcome::Succeeded(product) if !hangs => {
                 ensure!(finished.is_some(), "nobody finished it: {:?}", run.attempts);
                 let commit = product.commit.as_ref().map(ToString::to_string);
-                let asked = change(run).map(|(_, commit)| commit);
+                let asked = run.cause.commit().map(ToString::to_string);
                 ensure!(asked.is_none() || commit == asked, "it built {commit:?}");
             }
             Outcome::Canceled { .. } if hangs => {}

@@ -101,9 +101,11 @@ async fn concurrent_admissions_of_different_runs_keep_the_limits() {
                 registry: u32::try_from(REGISTRY_LIMIT).unwrap(),
                 task: has_limit.then_some(u32::try_from(TASK_LIMIT).unwrap()),
             };
-            tokio::spawn(
-                async move { runs::ready(store.as_ref(), run.id, None, limits).await.unwrap() },
-            )
+            tokio::spawn(async move {
+                runs::ready(store.as_ref(), run.id, &"linux-amd64".parse().unwrap(), None, limits)
+                    .await
+                    .unwrap()
+            })
         });
         assert!(join_all(admissions).await.into_iter().all(|admitted| admitted.is_ok()));
     })

@@ -170,7 +170,7 @@ impl Story {
             let made = made(task, &bases);
             self.gantry.registries.have(&tag(task), &made);
             Outcome::Succeeded(Product {
-                outputs: vec![OutputImage { image, digest: made }],
+                outputs: vec![OutputImage { image, digest: made, children: Vec::new() }],
                 bases,
                 ..Product::default()
             })
@@ -189,7 +189,7 @@ impl Story {
             Some(base) => base.digest.clone(),
             None => self.gantry.registries.tag(image).expect("it was built before"),
         };
-        BaseImage { image: reference, digest, role: BaseRole::Runtime }
+        BaseImage { image: reference, digest, role: BaseRole::Runtime, follows: None }
     }
 
     /// Moves some bases to something new, or to what they have been.
@@ -233,6 +233,7 @@ impl Story {
                     image: image.parse().unwrap(),
                     digest: digests[image].clone(),
                     role: BaseRole::Runtime,
+                    follows: None,
                 })
                 .collect();
             digests.insert(tag(task), made(task, &bases));

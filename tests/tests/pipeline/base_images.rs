@@ -1,7 +1,9 @@
 //! A changed base image rebuilds what uses it: once, in order, on exactly what the image is then.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use gantry_domain::base_trigger::BaseImageKind;
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner;
@@ -10,13 +12,15 @@ use gantry_domain::id::WaveId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::image_watch::{SeenAs, Watched};
 use gantry_domain::run::{RunState, WaitReason};
+use gantry_domain::source::Source;
 use gantry_domain::task::{Status, Task};
 use gantry_domain::wave::WaveState;
 use gantry_remote::image_registry::{Allowance, LookError};
-use gantry_seams::store::From;
+use gantry_seams::store::{Batch, CommitError, From, Key, Kind};
 use gantry_seams::{events, image_watches, tasks, waves};
+use gantry_tests::doubles::store::{CommitHook, HookedStore};
 use gantry_tests::pipeline::{BASE, REGISTRY, TestPipeline};
-use gantry_worker::engine::scripted::Action;
+use gantry_worker::engine::scripted::{Action, Gate};
 
 /// Commits a Dockerfile on this base, and creates a task that pushes `name:latest`, without a source trigger.
 async fn task(gantry: &TestPipeline, name: &str, bases: &[&str]) -> Task {
@@ -501,7 +505,7 @@ async fn tasks_that_are_built_on_each_other_end_after_one_build_each() {
 async fn what_a_registry_cannot_tell_rebuilds_nothing_and_is_told_on_the_image() {
     let (gantry, _) = built().await;
     let image = Box::new(BASE.parse::<ImageReference>().unwrap());
-    let watched = Watched { image: *image.clone(), by: None };
+    let watched = Watched { image: BASE.parse().unwrap(), by: None };
     let looks = |error: LookError| (error.to_string(), error);
     let errors = [
         looks(LookError::Limited { image: image.clone(), after: Some(Duration::from_secs(60)) }),
@@ -548,6 +552,25 @@ async fn however_many_tasks_use_an_image_it_is_asked_for_once_an_interval() {
 }
 
 #[tokio::test]
+async fn a_registry_with_an_interval_of_its_own_is_asked_as_often_as_that_says() {
+    let (gantry, _) = built().await;
+    while gantry.scheduler().watch_images().await.unwrap() {}
+    let before = gantry.registries.looks(BASE);
+    let mut scheduler = gantry.scheduler();
+    let half_an_hour = (REGISTRY.parse().unwrap(), Duration::from_secs(1800));
+    scheduler.settings.base_images.intervals = [half_an_hour].into();
+    for _ in 0..14 {
+        gantry.clock.advance(Duration::from_secs(316));
+        while scheduler.watch_images().await.unwrap() {}
+    }
+    assert_eq!(
+        gantry.registries.looks(BASE) - before,
+        1 + 2,
+        "once as before, then every half hour"
+    );
+}
+
+#[tokio::test]
 async fn a_registry_that_tells_its_limit_is_not_asked_beyond_it() {
     let (gantry, _) = built().await;
     let resets_in = Duration::from_secs(3000);
@@ -583,4 +606,131 @@ async fn what_a_person_pushes_without_a_task_is_a_change_at_once() {
     let runs = runs_after(&gantry, 2).await;
     assert_eq!(runs.len(), 2, "{runs:#?}");
     assert_eq!(wave_of(&gantry, "ca-w1").await, ["web: built by run ca4"]);
+}
+
+#[tokio::test]
+async fn an_image_that_a_run_pushes_during_a_build_on_the_former_one_leads_to_one_more_build() {
+    let gantry = super::start().await;
+    let base = task(&gantry, "base", &[BASE]).await;
+    let web = gantry.git.repository("web").unwrap();
+    let first = web.commit("main", &[("Dockerfile", &dockerfile(&[&own("base")]))]).unwrap();
+    let pushed = gantry.task("web", "web:latest").await;
+    gantry.settle().await;
+    build(&gantry, &[&base, &pushed]).await;
+    gantry.clock.advance(Duration::from_secs(1));
+
+    let commit = web.commit("main", &[("file", "new")]).unwrap();
+    gantry.deliver("d1", "web", Some(&first), Some(&commit)).await;
+    gantry.schedule().await;
+    let gate = Gate::closed();
+    gantry.engine.script(&TestPipeline::repository("web"), [Action::Wait(gate.clone())]);
+    let (one, other) = (gantry.worker("worker-1"), gantry.worker("worker-2"));
+    let meanwhile = async {
+        gate.reached().await;
+        gantry.ask(&base, None).await;
+        gantry.settle_with(&other).await;
+        gate.open();
+    };
+    let (built, ()) = tokio::join!(one.turn(&gantry.stop), meanwhile);
+    assert!(built.unwrap());
+    gantry.settle().await;
+    let runs = runs_after(&gantry, 2).await;
+    assert_eq!(runs.len(), 3, "{runs:#?}");
+    let last = gantry.run("ca5").await;
+    let product = last.state.done().unwrap().outcome.product().unwrap();
+    assert_eq!(Some(&product.bases[0].digest), gantry.registries.tag(&own("base")).as_ref());
+}
+
+#[tokio::test]
+async fn a_task_that_was_built_on_what_nobody_had_seen_yet_is_not_built_on_what_was_before() {
+    let (gantry, web) = built().await;
+    gantry.ask(&web, None).await;
+    gantry.schedule().await;
+    gantry.registries.have(BASE, &digest('c'));
+    gantry.clock.advance(Duration::from_secs(3600));
+    while gantry.scheduler().watch_images().await.unwrap() {}
+    // The run is ready, and resolves its base when it begins.
+    gantry.registries.have(BASE, &digest('d'));
+    gantry.settle().await;
+    look(&gantry).await;
+    let runs = runs_after(&gantry, 1).await;
+    assert_eq!(runs.len(), 1, "the run used the newest base: {runs:#?}");
+    assert_eq!(wave_of(&gantry, "ca-w1").await, ["web: up to date: run ca2 used the new images"]);
+}
+
+#[tokio::test]
+async fn a_run_that_has_ended_is_waited_for_until_it_is_known_what_it_used() {
+    let (gantry, web) = built().await;
+    // What a run has pushed is only asked for if a task uses it.
+    task(&gantry, "site", &[&own("web")]).await;
+    gantry.settle().await;
+    gantry.ask(&web, None).await;
+    gantry.schedule().await;
+    gantry.registries.have(BASE, &digest('c'));
+    gantry.clock.advance(Duration::from_secs(3600));
+    while gantry.scheduler().watch_images().await.unwrap() {}
+    let image = Box::new(BASE.parse().unwrap());
+    let away = LookError::Unreachable { image, cause: "it is away".to_owned() };
+    gantry.registries.fail_looks(REGISTRY, Some(away));
+    gantry.settle().await;
+    let of_web = async || {
+        let runs = runs_after(&gantry, 1).await;
+        runs.into_iter().filter(|run| run.ends_with(&own("web"))).count()
+    };
+    assert_eq!(of_web().await, 1, "{}", gantry.transcript().await);
+    gantry.registries.fail_looks(REGISTRY, None);
+    look(&gantry).await;
+    assert_eq!(of_web().await, 1, "{}", gantry.transcript().await);
+    let ended = wave_of(&gantry, "ca-w1").await;
+    assert!(
+        ended.contains(&"web: up to date: run ca2 used the new images".to_owned()),
+        "{ended:?}"
+    );
+}
+
+/// The events of which decisions were written, in order.
+#[derive(Default)]
+struct Decisions(Mutex<Vec<String>>);
+
+#[async_trait]
+impl CommitHook for Decisions {
+    async fn before(&self, batch: &Batch) -> Result<(), CommitError> {
+        let of = |(key, _): &(Key, _)| (key.kind == Kind::Decision).then(|| key.id.clone());
+        self.0.lock().unwrap().extend(batch.put.iter().filter_map(of));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn other_events_are_decided_between_the_many_tasks_that_a_change_reaches() {
+    let mut gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", &[("Dockerfile", &dockerfile(&[BASE]))]).unwrap();
+    let source: Source = format!("{}#main", gantry.git.url("hello")).parse().unwrap();
+    for number in 0..waves::TASKS_A_COMMIT + 1 {
+        gantry
+            .task_with(&format!("task-{number}"), "hello:{{.Run.ID}}", |task| {
+                (task.recipe.source, task.source_trigger) = (source.clone(), None);
+            })
+            .await;
+    }
+    gantry.settle().await;
+    look(&gantry).await;
+
+    let decisions = Arc::new(Decisions::default());
+    gantry.store = HookedStore::shared(Arc::clone(&gantry.store), Arc::clone(&decisions));
+    gantry.registries.have(BASE, &digest('c'));
+    gantry.clock.advance(Duration::from_secs(3600));
+    while gantry.scheduler().watch_images().await.unwrap() {}
+    gantry.clock.advance(Duration::from_secs(1));
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let (push, _) = gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
+    gantry.schedule().await;
+    let decided = decisions.0.lock().unwrap().clone();
+    let push = decided.iter().position(|event| *event == push.to_string()).unwrap();
+    let of_change = |event: &&String| event.starts_with("image:");
+    let (before, after) = decided.split_at(push);
+    assert_eq!(before.iter().filter(of_change).count(), 1, "{decided:?}");
+    assert_eq!(after.iter().filter(of_change).count(), 1, "{decided:?}");
+    gantry.leaves_work();
 }

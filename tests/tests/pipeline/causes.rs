@@ -67,7 +67,10 @@ async fn an_unknown_branch_is_a_user_error() {
     .await;
     let (status, code, text) = error(&run);
     assert_eq!((status, code), (RunStatus::Failed, ErrorCode::SourceNotFound));
-    assert!(text.contains("`nowhere` is not in") && text.contains("check the branch"), "{text}");
+    assert!(
+        text.contains("`nowhere` is not in") && text.contains("check the name of the branch"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

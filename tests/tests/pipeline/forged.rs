@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use gantry_domain::decide::planner;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::registry::{Registry, SealedCredentials};
+use gantry_domain::platform::Platform;
+use gantry_domain::registry::{Registry, RegistryCredentials, SealedCredentials};
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_ops::secret::SecretString;
 use gantry_seams::registries::{self, NewRegistry};
@@ -30,9 +31,9 @@ async fn write(store: &dyn Store, run: &str, record: &Value) {
     let mut batch = Batch::default();
     batch.put(Key::new(Kind::Run, run), serde_json::to_vec(record).unwrap());
     if record["state"]["state"] == "waiting" {
-        let registry = record["registry"].as_str().unwrap();
         batch.index(Index::new("runs/waiting"), 0, run);
-        batch.index(Index::new("runs/waiting-by-registry"), 0, format!("{registry}/0/{run}"));
+        let lane = format!("{}/0/zz/@/0/{run}", Platform::default().pool());
+        batch.index(Index::new("runs/waiting-by-lane"), 0, lane);
     }
     store.commit(batch).await.unwrap();
 }
@@ -53,7 +54,10 @@ pub(crate) async fn other_registry(gantry: &TestPipeline) {
         name: "other".parse().unwrap(),
         prefix,
         host: "other.test".parse().unwrap(),
-        credentials: Some(SealedCredentials { username: "mona".to_owned(), password }),
+        credentials: Some(RegistryCredentials::Given(SealedCredentials {
+            username: "mona".to_owned(),
+            password,
+        })),
         run_limit: NonZeroU32::new(8).unwrap(),
     };
     registries::create(gantry.store.as_ref(), registry).await.unwrap();
@@ -118,7 +122,7 @@ async fn a_tampered_waiting_run_gets_no_secrets_and_ends_as_error() {
         ("source", |run| run["recipe"]["source"]["url"] = json!("https://evil.test/x")),
         ("image", |run| run["recipe"]["work"]["build"]["images"] = json!(["evil:1"])),
         ("argument", |run| run["recipe"]["work"]["build"]["build_args"] = json!({ "A": "evil" })),
-        ("platform", |run| run["recipe"]["platform"] = json!("linux/arm64")),
+        ("platform", |run| run["recipe"]["platforms"] = json!("linux/arm64")),
         ("secret", |run| {
             let sealed = run["recipe"]["work"]["build"]["secret_build_args"]["TOKEN"].clone();
             run["recipe"]["work"]["build"]["secret_build_args"]["OTHER"] = sealed;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_domain::base_trigger::{BaseImageKind, BaseImageTrigger};
 use gantry_domain::id::{RunPrefix, TaskId};
-use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
 use gantry_domain::scan::{ImageRole, MOST_IMAGES, NeededImage, NeededImages, Scanned};
 use gantry_domain::task::{Status, Task};
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_seams::image_users::{self, User, Which};
 use gantry_seams::runs::{self, TakenRun};
 use gantry_seams::store::{Batch, From, Key, Kind};
@@ -25,7 +25,7 @@ const ON_BOTH: &[(&str, &str)] = &[(
     "FROM registry.test/alpine:3 AS a\nFROM registry.test/busybox:1\nCOPY --from=a / /a\n",
 )];
 
-fn image(name: &str) -> ImageReference {
+fn image(name: &str) -> TrackedImage {
     name.parse().unwrap()
 }
 
@@ -191,7 +191,7 @@ async fn what_is_read_replaces_a_record_that_does_not_decode_and_counts_as_for_a
 /// An image for a step of its own.
 fn needed(name: &str, role: ImageRole, step: usize, platform: &str) -> NeededImage {
     NeededImage {
-        image: image(name),
+        image: name.parse().unwrap(),
         role,
         step: format!("s{step}").parse().unwrap(),
         dockerfile: None,
@@ -354,7 +354,7 @@ async fn recomputed(gantry: &TestPipeline, name: &str, which: Which) -> BTreeSet
             let trigger = task.base_image_trigger.as_ref();
             let counts = task.status == Status::Enabled
                 && trigger.is_some_and(|trigger| trigger.counts(needed).is_ok());
-            let is_it = needed.image.unpinned() == Some(image(name));
+            let is_it = TrackedImage::tag_of(&needed.image) == Some(image(name));
             if is_it && (which == Which::All || counts) {
                 let of = (task.id.name.clone(), task.created, needed.platform.clone());
                 roles.entry(of).or_insert_with(Vec::new).push(needed.role);

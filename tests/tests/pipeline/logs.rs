@@ -1,5 +1,6 @@
 //! What a run's log contains, and what it never contains.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -255,6 +256,10 @@ impl Blobs for MayBeAway {
 
     async fn get(&self, path: &str) -> Result<Bytes, BlobError> {
         self.here()?.get(path).await
+    }
+
+    async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, BlobError> {
+        self.here()?.get_range(path, range).await
     }
 
     async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError> {

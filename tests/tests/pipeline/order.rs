@@ -290,7 +290,7 @@ async fn leased_run(
     let run = creation.add(draft, None).unwrap();
     store.commit(creation.finish()).await.unwrap();
     let limits = Limits { registry: 1000, task: None };
-    runs::ready(store, run.id, None, limits).await.unwrap();
+    runs::ready(store, run.id, &"linux-amd64".parse().unwrap(), None, limits).await.unwrap();
     let nonce = format!("{:032x}", branch * 2 + usize::try_from(generation).unwrap());
     let (pool, worker) = (run.pool(), "worker-1".parse().unwrap());
     let taken = runs::take(store, &pool, &worker, &nonce.parse().unwrap(), LEASE).await.unwrap();

@@ -181,9 +181,12 @@ async fn ghosts(gantry: &TestPipeline) {
         batch.index(Index::new(index), 0, "zz1");
         batch.index(Index::new(index), 0, "no run's id");
     }
-    for member in ["reg/0/zz1", "reg/0/no run's id", "no run's id", "no registry's name!/0/zz1"] {
-        batch.index(Index::new("runs/waiting-by-registry"), 0, member);
+    let lanes =
+        ["0/ca/@/0/zz1", "0/ca/@/0/no run's id", "0/no prefix!/@/0/zz1", "no class/ca/@/0/zz1"];
+    for lane in lanes {
+        batch.index(Index::new("runs/waiting-by-lane"), 0, format!("linux-amd64/{lane}"));
     }
+    batch.index(Index::new("runs/waiting-by-lane"), 0, "no lane");
     batch.index(Index::new("runs/ready"), 0, "linux-amd64/zz1");
     batch.index(Index::new("events/undecided"), 0, "0000000000000/hook/ghost/0");
     batch.index(Index::new("events/undecided"), 0, "no time and no event");

@@ -162,7 +162,7 @@ async fn a_drained_worker_finishes_its_runs_and_can_be_resumed() {
         assert!(workers::drain(store, &id, &TestPipeline::somebody()).await.unwrap());
         // It may poll once more before it notices the drain.
         until("the worker says that it is there", async || {
-            workers::workforce(store).await.unwrap().lacks(&task.recipe.platform.pool()).is_some()
+            workers::workforce(store).await.unwrap().lacks(&task.recipe.platforms.pool()).is_some()
         })
         .await;
         gate.open();

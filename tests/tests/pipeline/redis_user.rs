@@ -59,7 +59,7 @@ impl Guarded {
         let sealed = gantry.keyring.seal(&TestPipeline::seals_for(), &secret).unwrap();
         let task = gantry
             .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
-                task.recipe.platform = platform.parse().unwrap();
+                task.recipe.platforms = platform.parse().unwrap();
                 image_build(&mut task.recipe).secret_build_args =
                     [("TOKEN".parse().unwrap(), sealed)].into();
             })

@@ -10,18 +10,18 @@ use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
 use gantry_seams::uploads;
 use gantry_tests::pipeline::{BASE, DOCKERFILE, TestPipeline};
-use reqwest::{Body, Client, StatusCode};
+use reqwest::{Body, Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 /// The API of an installation.
-struct Api {
+pub(super) struct Api {
     client: Client,
     url: String,
     token: String,
 }
 
 impl Api {
-    async fn of(gantry: &TestPipeline) -> Self {
+    pub(super) async fn of(gantry: &TestPipeline) -> Self {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let token = gantry_ingress::issue_admin_token(gantry.store.as_ref()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -58,8 +58,25 @@ impl Api {
         (answer.status(), answer.json().await.unwrap())
     }
 
+    /// Sends JSON, and returns what is answered.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> (StatusCode, Value) {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        let answer = request.bearer_auth(&self.token).json(body).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap_or_default())
+    }
+
+    /// The same API for somebody with another token.
+    pub(super) fn with_token(&self, token: &str) -> Self {
+        Self { client: self.client.clone(), url: self.url.clone(), token: token.to_owned() }
+    }
+
     /// Starts a run and waits for its end.
-    async fn run(&self, gantry: &TestPipeline, path: &str, body: &Value) -> Run {
+    pub(super) async fn run(&self, gantry: &TestPipeline, path: &str, body: &Value) -> Run {
         let (status, run) = self.send(path, "application/json", body.to_string()).await;
         assert_eq!(status, StatusCode::CREATED, "{run}");
         gantry.settle().await;

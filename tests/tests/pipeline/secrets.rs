@@ -8,7 +8,7 @@ use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::hook::HookSecret;
 use gantry_domain::id::PoolName;
 use gantry_domain::notification::{Filter, Format, Notification, SigningSecret};
-use gantry_domain::registry::SealedCredentials;
+use gantry_domain::registry::{RegistryCredentials, SealedCredentials};
 use gantry_domain::run::{Run, RunStatus};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::signature::Signer;
@@ -231,7 +231,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
         SealedCredentials { username: "mona".to_owned(), password: seal(&gantry, SECRET) };
     let name = "reg".parse().unwrap();
     registries::update(store, &name, TestPipeline::prefix(), |registry| {
-        registry.credentials = Some(credentials.clone())
+        registry.credentials = Some(RegistryCredentials::Given(credentials.clone()))
     })
     .await
     .unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_domain::decide::planner;
-use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_domain::source::Source;
@@ -25,8 +25,10 @@ async fn ask(gantry: &TestPipeline, source: Source, text: &str) {
     };
     let recipe = Recipe {
         source,
-        platform: Platform::default(),
+        platforms: Platforms::default(),
         timeout: RunTimeout::default(),
+        logins: BTreeMap::new(),
+        follows: gantry_domain::tracked_image::TagPolicies::default(),
         bases: Vec::new(),
         pull_request: None,
         work: Work::File(work),

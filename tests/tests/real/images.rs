@@ -39,9 +39,9 @@ async fn a_second_build_of_the_same_content_has_another_digest_and_the_same_cont
     assert_eq!(now.as_ref(), Some(&third.digest));
     let mut contents = Vec::new();
     for output in [&first, &second, &third] {
-        let wanted = BTreeSet::from([same.recipe.platform.clone()]);
+        let wanted = BTreeSet::from([same.recipe.platforms.first().clone()]);
         let found = looks.versions(&output.image, &output.digest, &wanted, None).await.unwrap();
-        contents.push(found.value.by_platform[&same.recipe.platform].content.clone());
+        contents.push(found.value.by_platform[same.recipe.platforms.first()].content.clone());
     }
     // The labels of the two runs differ, and so do the times in their configurations.
     assert_ne!(first.digest, second.digest);

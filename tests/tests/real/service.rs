@@ -42,7 +42,7 @@ impl Gantry {
         gantry
     }
 
-    fn program(&self) -> Command {
+    pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(gantry_program());
         command
             .env_clear()
@@ -57,10 +57,17 @@ impl Gantry {
     }
 
     pub(crate) async fn start(&mut self, docker_host: &str) {
+        self.start_with(docker_host, &[]).await;
+    }
+
+    /// Starts with settings, like `images.interval=30s`.
+    pub(crate) async fn start_with(&mut self, docker_host: &str, settings: &[&str]) {
         let allow = format!("127.0.0.1,http://{}", real::registry());
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
         let mut child = self
             .program()
             .args(["up", "--data", "data", "--listen", &self.listen])
+            .args(settings)
             .env("DOCKER_HOST", docker_host)
             .env("GANTRY_OUTBOUND_ALLOW", allow)
             .stdout(Stdio::piped())

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use gantry_domain::decide::planner;
 use gantry_domain::id::RunId;
 use gantry_domain::image::ImageReference;
-use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, ValueName, Work};
-use gantry_domain::registry::{RegistryChoice, SealedCredentials};
+use gantry_domain::registry::{RegistryChoice, RegistryCredentials, SealedCredentials};
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::Source;
@@ -141,9 +141,11 @@ impl Files {
         };
         let recipe = Recipe {
             source,
-            platform: Platform::default(),
+            platforms: Platforms::default(),
             timeout: RunTimeout::default(),
             work: Work::File(work),
+            logins: std::collections::BTreeMap::new(),
+            follows: gantry_domain::tracked_image::TagPolicies::default(),
             bases: Vec::new(),
             pull_request: None,
         };
@@ -790,7 +792,7 @@ async fn only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry(on: E
     let sealed = files.gantry.keyring.seal(&seals_for, &SecretString::from(password)).unwrap();
     let credentials = SealedCredentials { username: "mona".to_owned(), password: sealed };
     gantry_seams::registries::update(store, &name, registry.prefix, |registry| {
-        registry.credentials = Some(credentials.clone());
+        registry.credentials = Some(RegistryCredentials::Given(credentials.clone()));
     })
     .await
     .unwrap();

@@ -112,6 +112,7 @@ impl Installation {
             name: "demo".to_owned(),
             host: real::registry(),
             credentials: None,
+            credential_helper: false,
             run_limit: None,
         };
         let _: Registry = client.post("registries", &registry).await.unwrap();

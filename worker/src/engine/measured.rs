@@ -37,6 +37,10 @@ impl Engine for MeasuredEngine {
         timed(EngineOperation::Info, self.0.info()).await
     }
 
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        timed(EngineOperation::Platforms, self.0.platforms()).await
+    }
+
     async fn build(
         &self,
         order: BuildOrder,

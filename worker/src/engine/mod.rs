@@ -41,6 +41,12 @@ pub trait Engine: Send + Sync {
     /// [`EngineError::Unreachable`] if it does not answer.
     async fn info(&self) -> Result<EngineInfo, EngineError>;
 
+    /// The platforms that it builds for and whose programs it executes now: its own first, then those that it emulates.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError>;
+
     /// Builds one image and stores it in the engine under `order.image`.
     ///
     /// Events arrive in order until the future resolves. A full channel applies backpressure to the log of this build
@@ -322,7 +328,7 @@ impl BuildError {
 pub enum PushError {
     /// The registry refused the credentials.
     #[error(
-        "{host} refused the credentials for {image}: check `gantry registry update`; it said: {message}"
+        "{host} refused the credentials for {image}: check those of the registry (`gantry registry update`) or of the task (`gantry task credential`); it said: {message}"
     )]
     Unauthorized {
         /// The registry.

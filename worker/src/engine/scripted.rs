@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_domain::id::RunId;
-use gantry_domain::image::{Digest, ImageReference, Repository};
+use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository};
 use gantry_domain::platform::Platform;
 use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use sha2::{Digest as _, Sha256};
@@ -146,6 +146,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     away: bool,
+    emulated: Vec<Platform>,
     scripts: HashMap<Repository, VecDeque<Vec<Action>>>,
     push_failures: HashMap<Repository, VecDeque<PushFailure>>,
     asked: VecDeque<Asked>,
@@ -153,6 +154,8 @@ struct State {
     images: BTreeMap<ImageReference, Kept>,
     manifests: HashMap<Digest, Bytes>,
     pushed: BTreeMap<ImageReference, Digest>,
+    /// What was given for pushes and pulls.
+    given: Vec<(RegistryHost, Option<Credentials>)>,
     exchanged_pushes: HashMap<Repository, VecDeque<Digest>>,
     leftovers: Vec<(String, Leftover)>,
 }
@@ -181,6 +184,17 @@ impl ScriptedEngine {
     /// Makes the next push to `repository` fail that is not already scripted to fail.
     pub fn fail_push(&self, repository: &Repository, failure: PushFailure) {
         self.state().push_failures.entry(repository.clone()).or_default().push_back(failure);
+    }
+
+    /// The credentials that were given for pushes and pulls, with the hosts that they were given for. Clears the list.
+    #[must_use]
+    pub fn take_given(&self) -> Vec<(RegistryHost, Option<Credentials>)> {
+        std::mem::take(&mut self.state().given)
+    }
+
+    /// Makes the engine build for these platforms beside its own, and no others.
+    pub fn emulate(&self, platforms: impl IntoIterator<Item = Platform>) {
+        self.state().emulated = platforms.into_iter().collect();
     }
 
     /// Makes the engine unavailable until [`ScriptedEngine::come_back`].
@@ -327,6 +341,11 @@ impl Engine for ScriptedEngine {
         })
     }
 
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        let emulated = self.here()?.emulated.clone();
+        Ok(std::iter::once(Platform::default()).chain(emulated).collect())
+    }
+
     async fn build(
         &self,
         order: BuildOrder,
@@ -369,8 +388,8 @@ impl Engine for ScriptedEngine {
         image: &ImageReference,
         credentials: Option<&Credentials>,
     ) -> Result<(), PushError> {
-        let _unused = credentials;
         let mut state = self.here()?;
+        state.given.push((image.host().clone(), credentials.cloned()));
         let failure = state.push_failures.get_mut(image.repository()).and_then(VecDeque::pop_front);
         let (host, pushed) = (image.host().clone(), image.clone());
         match failure {

@@ -4,21 +4,26 @@
 
 use std::collections::BTreeMap;
 
-use gantry_domain::platform::Platform;
+use gantry_domain::id::StepId;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::StageName;
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::Source;
 use gantry_ops::secret::SecretString;
 use gantry_taskfile::task_file::{Build, Container, Given, Traced};
 
-use super::{BuildContext, BuildSecret, BuildWork};
+use super::{BuildContext, BuildSecret, BuildWork, WholeBuild};
 use crate::failure::Failure;
 
 /// Where the source is in each container.
 pub(crate) const WORKSPACE: &str = "/workspace";
 
-/// The build of a step for a run on `run_platform`.
-pub(super) fn translate(build: Build, run_platform: &Platform) -> Result<BuildWork, Failure> {
+/// The build of a step for a run on `platforms`, which is not split into its legs yet.
+pub(super) fn translate(
+    build: Build,
+    step: &StepId,
+    platforms: &Platforms,
+) -> Result<BuildWork, Failure> {
     let Build {
         tags,
         dockerfile,
@@ -42,7 +47,8 @@ pub(super) fn translate(build: Build, run_platform: &Platform) -> Result<BuildWo
         secrets: BTreeMap::new(),
         target: target.map(|target| stage(target.exposed())).transpose()?,
         no_cache: false,
-        platform: run_platform.clone(),
+        platform: platforms.first().clone(),
+        whole: WholeBuild { step: step.clone(), platforms: platforms.clone() },
         labels: BTreeMap::new(),
         frontend: BTreeMap::new(),
         cache,
@@ -105,9 +111,10 @@ fn apply(
         }
         "no-cache" => work.no_cache = matches!(text, "true" | "1"),
         "platform" => {
-            let platform = text.parse::<Platform>();
-            work.platform =
-                platform.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))?;
+            let platforms = text.parse::<Platforms>();
+            work.whole.platforms =
+                platforms.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))?;
+            work.platform = work.whole.platforms.first().clone();
         }
         "secret" => {
             let (id, secret) = secret(text, container)?;
@@ -227,11 +234,10 @@ mod tests {
         let mut inputs = Inputs::default();
         inputs.values.set("token", Data::Text("s3cret".into()), Trust::Secret);
         let task = compile(&format!("steps:\n- {step}\n"), &inputs).unwrap().task;
-        let StepWork::Build(build) = task.steps.into_iter().next().unwrap().work else {
-            panic!("{step} is no build")
-        };
-        let platform = "linux/amd64".parse().unwrap();
-        translate(*build, &platform).map_err(|failure| failure.error().to_string())
+        let only = task.steps.into_iter().next().unwrap();
+        let StepWork::Build(build) = only.work else { panic!("{step} is no build") };
+        translate(*build, &only.id, &Platforms::default())
+            .map_err(|failure| failure.error().to_string())
     }
 
     #[test]

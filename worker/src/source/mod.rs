@@ -1,26 +1,29 @@
 //! Fetches a run's source into a folder.
 //!
-//! In: a git repository, an uploaded archive, or an archive's URL. Out: a [`Checkout`], with its Dockerfile and ignore
+//! In: a git repository, an uploaded archive, an archive's URL, or an artifact in a registry. Out: a [`Checkout`], with its Dockerfile and ignore
 //! rules to be read, and its files to be streamed to the engine. All content is untrusted: it is limited in bytes and
 //! entries, cannot leave its folder, and no link in it is followed to the outside.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gantry_domain::image::Digest;
-use gantry_domain::source::{CommitId, GitSource, RefName, TarballUrl};
-use gantry_ops::secret::Credentials;
-use gantry_remote::git::{Git, GitError, Remote, ResolvedRef};
+use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::source::{CommitId, RefName, SourcePath, TarballUrl};
+use gantry_remote::git::{Git, GitError};
 use gantry_remote::guard::OutboundRefused;
 use gantry_remote::http::{OutboundClient, OutboundError, StatusCode};
+use gantry_remote::registry::RegistryError;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+mod artifact;
 mod attributes;
 mod context;
 mod download;
+mod git;
 mod hashed;
+mod lock;
 mod mirrors;
 mod pack;
 mod pull_request;
@@ -32,7 +35,7 @@ pub use unpack::{UnpackError, UnpackLimits, unpack};
 
 use attributes::Manifest;
 use hashed::Hashed;
-use mirrors::{Mirrors, Trust};
+use mirrors::Mirrors;
 
 /// Fetches sources. Clones share the mirrors.
 #[derive(Debug, Clone)]
@@ -53,6 +56,7 @@ pub struct Checkout {
     manifest: Arc<Manifest>,
     commit: Option<CommitId>,
     branch: Option<RefName>,
+    submodules: Vec<String>,
 }
 
 impl Checkout {
@@ -74,10 +78,23 @@ impl Checkout {
         self.branch.as_ref()
     }
 
+    /// A line about each submodule that it contains.
+    #[must_use]
+    pub fn submodules(&self) -> &[String] {
+        &self.submodules
+    }
+
     fn of_archive(folder: TempDir, manifest: Manifest) -> Self {
         let root = folder.path().to_owned();
         let manifest = Arc::new(manifest);
-        Self { folder: Some(Arc::new(folder)), root, manifest, commit: None, branch: None }
+        Self {
+            folder: Some(Arc::new(folder)),
+            root,
+            manifest,
+            commit: None,
+            branch: None,
+            submodules: Vec::new(),
+        }
     }
 }
 
@@ -98,6 +115,14 @@ pub enum SourceError {
     /// An error of git.
     #[error(transparent)]
     Git(#[from] GitError),
+    /// A submodule cannot be fetched.
+    #[error("the submodule `{path}` could not be fetched")]
+    Submodule {
+        /// Its place in the source.
+        path: SourcePath,
+        /// The error.
+        source: Box<SourceError>,
+    },
     /// The archive cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -121,6 +146,23 @@ pub enum SourceError {
         url: Box<TarballUrl>,
         /// The status.
         status: StatusCode,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// What the registry has is no artifact with files.
+    #[error(
+        "oci://{image} has no files: it is an image or an index, and not an artifact as `oras push` makes it"
+    )]
+    NoArtifact { image: Box<ImageReference> },
+    /// A layer is not the one of its digest.
+    #[error(
+        "the registry sent something else than the layer `{name}` of oci://{image}: push the artifact again"
+    )]
+    OtherLayer {
+        image: Box<ImageReference>,
+        /// The name of the file or folder.
+        name: String,
     },
     /// The archive in the object store is not the uploaded one.
     #[error(
@@ -151,13 +193,18 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Git(error) => error.is_transient(),
+            Self::Submodule { source, .. } => source.is_transient(),
             Self::Unpack(error) => error.is_transient(),
             Self::Download { source, .. } => source.is_transient(),
+            Self::Registry(error) => error.is_transient(),
             Self::Status { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::TimedOut | Self::Folder { .. } => true,
-            Self::Outbound(_) | Self::Exchanged { .. } => false,
+            Self::Outbound(_)
+            | Self::NoArtifact { .. }
+            | Self::OtherLayer { .. }
+            | Self::Exchanged { .. } => false,
         }
     }
 
@@ -166,9 +213,13 @@ impl SourceError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Git(error) => error.is_away(),
+            Self::Submodule { source, .. } => source.is_away(),
             Self::Download { source, .. } => source.is_transient(),
             Self::Status { status, .. } => gantry_remote::http::says_away(*status),
+            Self::Registry(error) => error.is_away(),
             Self::Unpack(_)
+            | Self::NoArtifact { .. }
+            | Self::OtherLayer { .. }
             | Self::Exchanged { .. }
             | Self::TimedOut
             | Self::Folder { .. }
@@ -181,10 +232,14 @@ impl SourceError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Git(error) => matches!(error, GitError::DiskFull { .. }),
+            Self::Submodule { source, .. } => source.is_disk_full(),
             Self::Unpack(error) => matches!(error, UnpackError::DiskFull { .. }),
             Self::Folder { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             Self::Download { .. }
             | Self::Status { .. }
+            | Self::Registry(_)
+            | Self::NoArtifact { .. }
+            | Self::OtherLayer { .. }
             | Self::TimedOut
             | Self::Outbound(_)
             | Self::Exchanged { .. } => false,
@@ -214,66 +269,6 @@ impl Sources {
         let made = std::fs::create_dir_all(&checkouts).and_then(|()| mirrors.make_folder());
         made.map_err(failed)?;
         Ok(Self { git, http, folder: checkouts, mirrors, limits })
-    }
-
-    /// Fetches a commit of a git repository. The root of the context is the source's folder in it.
-    ///
-    /// # Errors
-    /// [`SourceError::Git`], [`SourceError::Folder`], [`SourceError::TimedOut`].
-    pub async fn from_git(
-        &self,
-        source: &GitSource,
-        credentials: Option<&Credentials>,
-        deadline: Instant,
-    ) -> Result<Checkout, SourceError> {
-        let remote = Remote { url: &source.url, credentials, deadline };
-        // Before the mirror is used, since only users whom the host accepts may read it.
-        let head = self.git.resolve(remote, source.reference.as_ref()).await?;
-        self.checkout_of(remote, head, source, Trust::Own).await
-    }
-
-    /// Checks out a commit that the host has shown to these credentials.
-    async fn checkout_of(
-        &self,
-        remote: Remote<'_>,
-        head: ResolvedRef,
-        source: &GitSource,
-        trust: Trust,
-    ) -> Result<Checkout, SourceError> {
-        let folder = self.new_folder()?;
-        let work = self.check_out(remote, &head, source, &folder, trust);
-        let work = tokio::time::timeout_at(remote.deadline, work);
-        work.await.map_err(|_| SourceError::TimedOut)??;
-        let root = source
-            .folder
-            .as_ref()
-            .map_or_else(|| folder.path().to_owned(), |inner| folder.path().join(inner.as_str()));
-        Ok(Checkout {
-            folder: Some(Arc::new(folder)),
-            root,
-            manifest: Arc::new(Manifest::Commit),
-            commit: Some(head.commit),
-            branch: head.branch,
-        })
-    }
-
-    async fn check_out(
-        &self,
-        remote: Remote<'_>,
-        head: &ResolvedRef,
-        source: &GitSource,
-        folder: &TempDir,
-        trust: Trust,
-    ) -> Result<(), SourceError> {
-        let mirror = self.mirrors.of(remote.url, head.commit.object_format(), trust);
-        let read = mirror.read(&self.git, remote, head).await?;
-        let into = folder.path();
-        self.git
-            .checkout(read.path(), &head.commit, source.folder.as_ref(), into, remote.deadline)
-            .await?;
-        drop(read);
-        self.mirrors.trim().await;
-        Ok(())
     }
 
     /// Unpacks an archive: a tar, plain or gzipped.

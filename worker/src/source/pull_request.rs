@@ -6,7 +6,7 @@ use gantry_ops::secret::Credentials;
 use gantry_remote::git::{GitError, Remote, ResolvedRef};
 use tokio::time::Instant;
 
-use super::mirrors::Trust;
+use super::mirrors::{Shown, Trust};
 use super::{Checkout, SourceError, Sources};
 
 /// What was chosen to be built of a pull request.
@@ -41,19 +41,14 @@ impl Sources {
                 None => Chosen::HeadWithoutMerge,
             },
         };
-        let (commit, reference) = match &chosen {
-            Chosen::Merge(commit) => (commit, &of.refs.merge),
-            Chosen::Head | Chosen::HeadWithoutMerge => (&of.head, &of.refs.head),
+        let (commit, shown, reference) = match &chosen {
+            // The reference named it a moment ago.
+            Chosen::Merge(commit) => (commit, Shown::Already, &of.refs.merge),
+            Chosen::Head | Chosen::HeadWithoutMerge => (&of.head, Shown::NotYet, &of.refs.head),
         };
-        // Before the mirror is used, since only users whom the host accepts may read it.
-        let shown = match reference {
-            Some(reference) => full(reference),
-            None => commit.as_str().parse().ok(),
-        };
-        self.git.resolve(remote, shown.as_ref()).await?;
-        let name = shown.map(String::from);
+        let name = reference.as_ref().and_then(full).map(String::from);
         let head = ResolvedRef { commit: commit.clone(), name, branch: None };
-        Ok((self.checkout_of(remote, head, source, trust).await?, chosen))
+        Ok((self.checkout_of(remote, head, shown, source, trust).await?, chosen))
     }
 
     /// The trial merge that a reference names, if its second parent is `head`.
@@ -70,8 +65,15 @@ impl Sources {
             Err(error) => return Err(error.into()),
         };
         let mirror = self.mirrors.of(remote.url, merge.commit.object_format(), trust);
-        let read = mirror.read(&self.git, remote, &merge).await?;
-        let parents = self.git.parents(read.path(), &merge.commit, remote.deadline).await?;
+        let reading = mirror.read(&self.git, remote, &merge, Shown::Already).await?;
+        let parents = self.git.parents(reading.path(), &merge.commit, remote.deadline).await;
+        let parents = match parents {
+            Err(error) if error.may_be_local() => {
+                let reading = mirror.renew(&self.git, remote, &merge, reading).await?;
+                self.git.parents(reading.path(), &merge.commit, remote.deadline).await?
+            }
+            parents => parents?,
+        };
         Ok((parents.get(1) == Some(head)).then_some(merge.commit))
     }
 }

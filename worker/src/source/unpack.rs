@@ -8,14 +8,13 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout_at};
@@ -24,10 +23,12 @@ use tokio_util::io::SyncIoBridge;
 use super::attributes::{Attributes, Manifest};
 use super::{Checkout, SourceError};
 use error::shown;
+use formats::Tar;
 use members::{Member, Members, Sparse};
 use reading::{CopyError, End, Incoming, Metered, copy};
 
 mod error;
+mod formats;
 mod members;
 mod reading;
 
@@ -42,16 +43,6 @@ const BETWEEN_EACH: u64 = 4096;
 /// The most nested folders. Walking a tree, even to remove it, needs an open file for each level.
 const DEEPEST: usize = 128;
 
-/// The magic bytes of compressed formats that are not supported.
-const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"PK\x03\x04", "zip"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-];
-
 /// Unpacks into `folder`, on a separate thread.
 ///
 /// If the future is dropped or the deadline passes, the thread ends at the next read; the folder is removed when the
@@ -65,20 +56,14 @@ pub async fn unpack(
     limits: UnpackLimits,
     deadline: Instant,
 ) -> Result<Checkout, SourceError> {
-    let stop = StopOnDrop::default();
-    let stopped = Arc::clone(&stop.0);
-    let bridge = SyncIoBridge::new(archive);
-    let work = tokio::task::spawn_blocking(move || {
-        let incoming = Incoming::new(bridge, limits.archive_bytes, stopped);
-        let manifest = Unpacking::new(folder.path(), limits).run(incoming)?;
-        Ok::<_, UnpackError>(Checkout::of_archive(folder, manifest))
-    });
-    let done = timeout_at(deadline, work).await.map_err(|_| SourceError::TimedOut)?;
-    match done {
-        Ok(unpacked) => Ok(unpacked?),
-        // The thread ended without a result because it panicked.
-        Err(source) => Err(UnpackError::Damaged { source: std::io::Error::other(source) }.into()),
-    }
+    let unpacking = Unpacking::new(folder, limits);
+    Ok(unpacking.add(Part::Archive, archive, deadline).await?.finish()?)
+}
+
+/// What is added to a folder: the files of an archive, or one file at this path.
+pub(super) enum Part {
+    Archive,
+    File(PathBuf),
 }
 
 #[derive(Default)]
@@ -90,51 +75,97 @@ impl Drop for StopOnDrop {
     }
 }
 
-struct Unpacking<'a> {
-    into: &'a Path,
+/// A folder that archives and files are added to. The limits are for all of them together.
+pub(super) struct Unpacking {
+    folder: TempDir,
     limits: UnpackLimits,
+    received: u64,
     bytes: u64,
     entries: u64,
     attributes: HashMap<PathBuf, Attributes>,
     links: BTreeMap<PathBuf, PathBuf>,
 }
 
-impl<'a> Unpacking<'a> {
-    fn new(into: &'a Path, limits: UnpackLimits) -> Self {
+impl Unpacking {
+    pub(super) fn new(folder: TempDir, limits: UnpackLimits) -> Self {
         let (attributes, links) = (HashMap::new(), BTreeMap::new());
-        Self { into, limits, bytes: 0, entries: 0, attributes, links }
+        Self { folder, limits, received: 0, bytes: 0, entries: 0, attributes, links }
     }
 
-    fn run(mut self, mut incoming: Incoming<impl Read>) -> Result<Manifest, UnpackError> {
-        let result = self.read(&mut incoming);
+    /// Adds a part on a separate thread, which ends early if the future is dropped or the deadline passes.
+    pub(super) async fn add(
+        mut self,
+        part: Part,
+        content: impl AsyncRead + Send + Unpin + 'static,
+        deadline: Instant,
+    ) -> Result<Self, SourceError> {
+        let stop = StopOnDrop::default();
+        let stopped = Arc::clone(&stop.0);
+        let bridge = SyncIoBridge::new(content);
+        let work = tokio::task::spawn_blocking(move || {
+            let left = self.limits.archive_bytes - self.received;
+            self.read(part, Incoming::new(bridge, left, stopped)).map(|()| self)
+        });
+        let done = timeout_at(deadline, work).await.map_err(|_| SourceError::TimedOut)?;
+        match done {
+            Ok(added) => Ok(added?),
+            // The thread ended without a result because it panicked.
+            Err(source) => {
+                Err(UnpackError::Damaged { source: std::io::Error::other(source) }.into())
+            }
+        }
+    }
+
+    /// Makes the links, when all files exist.
+    pub(super) fn finish(self) -> Result<Checkout, UnpackError> {
+        for (path, target) in &self.links {
+            symlink(target, self.at(path)).map_err(|source| self.write_error(path, source))?;
+        }
+        Ok(Checkout::of_archive(self.folder, Manifest::Archive(self.attributes)))
+    }
+
+    fn read(&mut self, part: Part, mut incoming: Incoming<impl Read>) -> Result<(), UnpackError> {
+        let before = incoming.left();
+        let result = match part {
+            Part::Archive => Tar::of(&mut incoming).and_then(|tar| self.entries_of(tar)),
+            Part::File(path) => self.count_entry().and_then(|()| self.file(&path, &mut incoming)),
+        };
+        self.received += before - incoming.left();
         match incoming.end() {
-            End::No => result.map(|()| Manifest::Archive(self.attributes)),
+            End::No => result,
             End::TooLarge => Err(UnpackError::too_large("bytes", mib(self.limits.archive_bytes))),
             End::Broke(source) => Err(UnpackError::BrokeOff { source }),
         }
     }
 
-    fn read(&mut self, incoming: &mut impl Read) -> Result<(), UnpackError> {
-        let mut buffered = BufReader::with_capacity(128 << 10, incoming);
-        let damaged = |source| UnpackError::Damaged { source };
-        let start = buffered.fill_buf().map_err(damaged)?;
-        if let Some((_, format)) =
-            UNKNOWN_FORMATS.iter().find(|(magic, _)| start.starts_with(magic))
-        {
-            return Err(UnpackError::UnknownFormat { format });
-        }
-        if start.starts_with(&[0x1f, 0x8b]) {
-            self.entries_of(MultiGzDecoder::new(buffered))?;
-        } else {
-            self.entries_of(buffered)?;
-        }
-        self.make_links()
+    fn file(&mut self, named: &Path, content: &mut impl Read) -> Result<(), UnpackError> {
+        let path = beneath(named)?;
+        let path = path.ok_or_else(|| UnpackError::unsafe_entry(named, "is the folder itself"))?;
+        self.refuse_behind_link(&path, named)?;
+        self.attributes.remove(&path);
+        self.add_file(&path, None, content)
     }
 
-    fn entries_of(&mut self, tar: impl Read) -> Result<(), UnpackError> {
+    fn count_entry(&mut self) -> Result<(), UnpackError> {
+        self.entries += 1;
+        match self.entries > self.limits.entries {
+            false => Ok(()),
+            true => Err(UnpackError::too_large(
+                "files, folders and links",
+                self.limits.entries.to_string(),
+            )),
+        }
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn entries_of(&mut self, tar: Tar<'_>) -> Result<(), UnpackError> {
+        let failed = tar.failed();
         let budget = Rc::new(Cell::new(MOST_BETWEEN));
         let mut members = Members::new(Metered { inner: tar, budget: Rc::clone(&budget) });
-        let mut between = MOST_BETWEEN;
+        let (mut between, mut is_empty) = (MOST_BETWEEN, true);
         loop {
             budget.set(between);
             let next = members.next();
@@ -149,23 +180,20 @@ impl<'a> Unpacking<'a> {
                         mib(MOST_BETWEEN),
                     ));
                 }
-                Err(_) if self.entries == 0 => return Err(UnpackError::NoArchive),
+                Err(_) if is_empty && !failed.get() => {
+                    return Err(UnpackError::NoArchive);
+                }
                 Err(source) => return Err(UnpackError::Damaged { source }),
             };
-            self.entries += 1;
-            if self.entries > self.limits.entries {
-                return Err(UnpackError::too_large(
-                    "files, folders and links",
-                    self.limits.entries.to_string(),
-                ));
-            }
-            self.add(member, &mut members)?;
+            self.count_entry()?;
+            self.add_member(member, &mut members)?;
+            is_empty = false;
         }
         // An empty tar still has its end-of-archive blocks; zero bytes are no tar.
-        if self.entries == 0 { Err(UnpackError::NoArchive) } else { Ok(()) }
+        if is_empty { Err(UnpackError::NoArchive) } else { Ok(()) }
     }
 
-    fn add(&mut self, member: Member, content: &mut impl Read) -> Result<(), UnpackError> {
+    fn add_member(&mut self, member: Member, content: &mut impl Read) -> Result<(), UnpackError> {
         let Member { name, kind, target, attributes, sparse } = member;
         let Some(path) = beneath(&name)? else { return Ok(()) };
         self.refuse_behind_link(&path, &name)?;
@@ -189,7 +217,7 @@ impl<'a> Unpacking<'a> {
 
     fn add_folder(&mut self, path: &Path) -> Result<(), UnpackError> {
         self.links.remove(path);
-        let target = self.into.join(path);
+        let target = self.at(path);
         std::fs::create_dir_all(target).map_err(|source| self.write_error(path, source))
     }
 
@@ -204,7 +232,7 @@ impl<'a> Unpacking<'a> {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.into.join(path))
+            .open(self.at(path))
             .map_err(|source| self.write_error(path, source))?;
         let Some(sparse) = sparse else {
             let left = self.limits.unpacked_bytes - self.bytes;
@@ -249,7 +277,7 @@ impl<'a> Unpacking<'a> {
             return Ok(());
         }
         self.refuse_behind_link(&inner, path)?;
-        let target = self.into.join(&inner);
+        let target = self.at(&inner);
         let metadata = target.symlink_metadata().map_err(|_| refused())?;
         if !metadata.is_file() || inner == path {
             return Err(refused());
@@ -257,7 +285,7 @@ impl<'a> Unpacking<'a> {
         // A hard link takes no space here, but it will in the context.
         self.count(metadata.len())?;
         self.make_room(path)?;
-        std::fs::hard_link(target, self.into.join(path))
+        std::fs::hard_link(target, self.at(path))
             .map_err(|source| self.write_error(path, source))?;
         // All names are the same file, and its last entry counts.
         self.attributes.insert(inner, attributes.clone());
@@ -275,7 +303,7 @@ impl<'a> Unpacking<'a> {
     /// Creates the parent folder of `path`, and removes what was at `path`: the last entry of a name counts.
     fn make_room(&mut self, path: &Path) -> Result<(), UnpackError> {
         self.links.remove(path);
-        let target = self.into.join(path);
+        let target = self.at(path);
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).map_err(|source| self.write_error(path, source))?;
         }
@@ -294,18 +322,10 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    fn make_links(&self) -> Result<(), UnpackError> {
-        for (path, target) in &self.links {
-            symlink(target, self.into.join(path))
-                .map_err(|source| self.write_error(path, source))?;
-        }
-        Ok(())
-    }
-
     fn write_error(&self, path: &Path, source: std::io::Error) -> UnpackError {
         let is_one_of = |kinds: &[ErrorKind]| kinds.contains(&source.kind());
         if is_one_of(&[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) {
-            return UnpackError::DiskFull { folder: self.into.to_owned() };
+            return UnpackError::DiskFull { folder: self.folder.path().to_owned() };
         }
         if is_one_of(&[ErrorKind::NotADirectory, ErrorKind::IsADirectory, ErrorKind::AlreadyExists])
         {
@@ -385,6 +405,20 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
+    /// A tar in each format.
+    fn packed(tar: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(tar).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(tar).unwrap();
+        vec![
+            ("gzip", gzip(tar)),
+            ("zstd", zstd::encode_all(tar, 1).unwrap()),
+            ("xz", xz.finish().unwrap()),
+            ("bzip2", bzip2.finish().unwrap()),
+        ]
+    }
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -404,7 +438,7 @@ mod tests {
     use EntryType::{Directory, Link, Regular, Symlink};
 
     #[tokio::test]
-    async fn plain_and_gzipped_tars_are_unpacked() {
+    async fn tars_are_unpacked_plain_and_in_each_format() {
         let tar = tar(&[
             (Directory, "./", ""),
             (Directory, "d/", ""),
@@ -415,8 +449,10 @@ mod tests {
             (Link, "hard", "d/a"),
             (Regular, "e/f/g", ""),
         ]);
-        for bytes in [gzip(&tar), tar] {
-            let folder = unpacked(bytes, LIMITS).await.unwrap();
+        let mut archives = packed(&tar);
+        archives.push(("tar", tar));
+        for (format, bytes) in archives {
+            let folder = unpacked(bytes, LIMITS).await.expect(format);
             let at = |path: &str| folder.root().join(path);
             assert_eq!(std::fs::read_to_string(at("d/a")).unwrap(), "two");
             assert_eq!(std::fs::read_to_string(at("hard")).unwrap(), "two");
@@ -463,10 +499,11 @@ mod tests {
 
     #[tokio::test]
     async fn limits_apply_to_archives_and_their_content() {
-        let bomb = gzip(&tar(&[(Regular, "zeros", &"\0".repeat(3 << 20))]));
-        assert!(bomb.len() < 100_000);
-        let error = unpacked(bomb, LIMITS).await.unwrap_err();
-        assert!(matches!(error, UnpackError::TooLarge { .. }), "{error}");
+        for (format, bomb) in packed(&tar(&[(Regular, "zeros", &"\0".repeat(3 << 20))])) {
+            assert!(bomb.len() < 100_000, "{format}");
+            let error = unpacked(bomb, LIMITS).await.unwrap_err();
+            assert!(matches!(error, UnpackError::TooLarge { .. }), "{format}: {error}");
+        }
 
         let many = tar(&vec![(Regular, "x", ""); 21]);
         let error = unpacked(many, LIMITS).await.unwrap_err();
@@ -485,13 +522,22 @@ mod tests {
 
     #[tokio::test]
     async fn other_content_and_truncated_archives_are_distinguished() {
-        for bytes in
-            [b"".to_vec(), b"FROM scratch\n".to_vec(), vec![0; 1024], b"\x1f\x8bxxx".to_vec()]
-        {
+        let text = b"FROM scratch\n".to_vec();
+        for bytes in [b"".to_vec(), gzip(&text), text, vec![0; 1024]] {
             let error = unpacked(bytes, LIMITS).await.unwrap_err();
             assert!(matches!(error, UnpackError::NoArchive), "{error:?}");
         }
         let whole = tar(&[(Regular, "a", &"x".repeat(5000))]);
+        for (format, bytes) in packed(&whole) {
+            for cut in [6, bytes.len() / 2] {
+                let error = unpacked(bytes[..cut].to_vec(), LIMITS).await.unwrap_err();
+                assert!(matches!(error, UnpackError::Damaged { .. }), "{format}: {error:?}");
+            }
+            let mut damaged = bytes;
+            damaged[6..].fill(0xa5);
+            let error = unpacked(damaged, LIMITS).await.unwrap_err();
+            assert!(matches!(error, UnpackError::Damaged { .. }), "{format}: {error:?}");
+        }
         let error = unpacked(whole[..3000].to_vec(), LIMITS).await.unwrap_err();
         assert!(matches!(error, UnpackError::Damaged { .. }), "{error:?}");
 
@@ -502,6 +548,42 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         let error = unpack(broken, TempDir::new().unwrap(), LIMITS, deadline).await.unwrap_err();
         assert!(error.is_transient(), "{error:?}");
+    }
+
+    /// `zstd --long=31` and the like would take gigabytes of memory from a few bytes.
+    #[tokio::test]
+    async fn an_archive_that_needs_too_much_memory_is_refused() {
+        let content = "x".repeat(1000);
+        let tar = tar(&[(Regular, "a", &content)]);
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        zstd.window_log(30).unwrap();
+        zstd.long_distance_matching(true).unwrap();
+        zstd.write_all(&tar).unwrap();
+        let mut options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+        options.dict_size(512 << 20);
+        let mut filters = liblzma::stream::Filters::new();
+        filters.lzma2(&options);
+        let check = liblzma::stream::Check::Crc32;
+        let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        xz.write_all(&tar).unwrap();
+        for bytes in [zstd.finish().unwrap(), xz.finish().unwrap()] {
+            let error = unpacked(bytes, LIMITS).await.unwrap_err();
+            let UnpackError::Damaged { source } = &error else { panic!("{error:?}") };
+            assert!(source.to_string().contains("memory"), "{source}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_arrives_byte_by_byte_is_recognized() {
+        let (mut sender, reader) = tokio::io::duplex(1);
+        let bytes = gzip(&tar(&[(Regular, "a", "one")]));
+        let send = async move { tokio::io::AsyncWriteExt::write_all(&mut sender, &bytes).await };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let receive = unpack(reader, TempDir::new().unwrap(), LIMITS, deadline);
+        // What follows the tar's own end is not read.
+        let (_cut, received) = tokio::join!(send, receive);
+        assert_eq!(std::fs::read_to_string(received.unwrap().root().join("a")).unwrap(), "one");
     }
 
     #[tokio::test]

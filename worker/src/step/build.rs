@@ -8,8 +8,9 @@ use std::sync::Arc;
 use gantry_domain::InvalidText;
 use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
-use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::{BaseImage, BaseRole};
+use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{PullRequestBuild, Recipe, StageName};
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::{GitSource, Source, SourcePath};
@@ -32,7 +33,7 @@ use super::output::Search;
 use crate::attempt::Attempt;
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
-use crate::graph::{BuildContext, BuildSecret, BuildWork};
+use crate::graph::{BuildContext, BuildSecret, BuildWork, Graph};
 use crate::source::{Checkout, Chosen, ContextError, Sources};
 use crate::spans;
 use crate::workspace::Workspace;
@@ -98,6 +99,28 @@ impl Builder {
         self.fetch_source(attempt).await
     }
 
+    /// Fails if a build is for a platform that the engine neither has nor emulates. Of the platform of the worker's pool it
+    /// is not asked.
+    pub(crate) async fn check_platforms(&self, graph: &Graph) -> Result<(), Failure> {
+        let own = Platform::of_pool(self.pool_key.pool());
+        let is_own = |platform: &Platform| own.as_ref().is_some_and(|own| own.builds_for(platform));
+        let builds = graph.builds().filter(|(_, work)| !is_own(&work.platform));
+        let foreign: Vec<(&StepId, &Platform)> =
+            builds.map(|(step, work)| (step, &work.platform)).collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        let platforms = self.engine.platforms().await;
+        let platforms =
+            platforms.map_err(|error| Failure::away(ErrorCode::EngineUnavailable, &error))?;
+        for (step, platform) in foreign {
+            if !platforms.iter().any(|known| known.builds_for(platform)) {
+                return Err(not_built_for(platform).in_step(step));
+            }
+        }
+        Ok(())
+    }
+
     /// Fetches the run's source; `None` if it has no files. Needs no engine.
     pub(crate) async fn fetch_source(&self, attempt: &Attempt) -> Result<Option<Fetched>, Failure> {
         let Recipe { source, pull_request, .. } = &attempt.run.recipe;
@@ -122,6 +145,9 @@ impl Builder {
         })?;
         if let Some(commit) = fetched.files.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
+        }
+        for line in fetched.files.submodules() {
+            attempt.log.say(None, line.clone()).await;
         }
         Ok(Some(fetched))
     }
@@ -179,7 +205,7 @@ impl Builder {
         }
         let platform = step.work.platform.clone();
         let built = Arc::new(Built { local, id: image.config, platform, bases });
-        step.images.add(&step.work.images, Arc::clone(&built));
+        step.images.add(&step.work.images, &step.work.whole, Arc::clone(&built));
         Ok(built)
     }
 
@@ -215,6 +241,18 @@ impl Builder {
                 let signed = query.map(|query| url.with_query(query.expose_secret()));
                 self.sources.from_tarball(signed.as_ref().unwrap_or(url), deadline).await
             }
+            Source::Artifact { image } => {
+                let credentials = attempt.credentials(image);
+                let fetched =
+                    self.sources.from_artifact(image, credentials.as_ref(), deadline).await;
+                match fetched {
+                    Ok((files, digest)) => {
+                        attempt.log.say(None, format!("{source} is {digest}")).await;
+                        Ok(files)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             Source::Upload { upload, digest } if source == own => {
                 let archive = self.uploads.get_stream(&uploads::blob_path(upload)).await;
                 let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
@@ -244,7 +282,7 @@ impl Builder {
                 Role::Runtime => BaseRole::Runtime,
                 Role::BuildTime | Role::Frontend => BaseRole::Buildtime,
             };
-            if let Some(built) = step.images.find(&used.image) {
+            if let Some(built) = step.images.find_for(&used.image, &step.work.platform) {
                 has_local_base = true;
                 let local = built.local.name().clone();
                 loaded.insert(local.clone());
@@ -255,17 +293,16 @@ impl Builder {
                 }
                 continue;
             }
-            let known = bases.find(&used.image);
-            let digest = match known.map(|base| base.digest.clone()) {
-                Some(digest) => digest,
-                None => self.resolve_base(step, &used.image).await?,
+            let base = match bases.find(&used.image).cloned() {
+                Some(base) => BaseImage { role, ..base },
+                None => self.resolve_base(step, &used.image, role).await?,
             };
-            let pinned = used.image.pinned(digest.clone());
+            let pinned = used.image.pinned(base.digest.clone());
             loaded.insert(pinned.clone());
             if used.image.digest().is_none() {
                 replaced.insert(used.image.clone(), pinned);
             }
-            bases.add(BaseImage { image: used.image.clone(), digest, role });
+            bases.add(base);
         }
         let has_frontend = dockerfile.images().iter().any(|used| used.role == Role::Frontend);
         Ok(Pinned {
@@ -281,18 +318,23 @@ impl Builder {
         &self,
         step: BuildStep<'_>,
         image: &ImageReference,
-    ) -> Result<Digest, Failure> {
+        role: BaseRole,
+    ) -> Result<BaseImage, Failure> {
         let credentials = step.attempt.credentials(image);
         let deadline = Instant::now() + REGISTRY_WITHIN;
-        let kept = step.attempt.run.recipe.bases.iter().find(|base| base.image == *image);
-        let kept = kept.map(|base| image.pinned(base.digest.clone()));
-        let digest = self
-            .registries
-            .resolve(kept.as_ref().unwrap_or(image), credentials.as_ref(), deadline)
-            .await
-            .map_err(|error| failure::of_registry(&error, ErrorCode::BaseNotFound))?;
-        step.attempt.log.say(Some(step.id), format!("base {image} is {digest}")).await;
-        Ok(digest)
+        let pin = step.attempt.run.recipe.pin_of(image);
+        let kept = pin.map(|base| image.pinned(base.digest.clone()));
+        let follows = pin.and_then(|base| base.follows.clone());
+        let asked = kept.as_ref().unwrap_or(image);
+        let resolving = async {
+            let digest = self.registries.resolve(asked, credentials.as_ref(), deadline).await;
+            digest.map_err(|error| failure::of_registry(&error, ErrorCode::BaseNotFound))
+        };
+        let digest = step.images.resolved_once(&step.work.whole, asked, resolving).await?;
+        let chosen = follows.as_ref().map(|followed| format!(", by the policy {followed}"));
+        let line = format!("base {image} is {digest}{}", chosen.unwrap_or_default());
+        step.attempt.log.say(Some(step.id), line).await;
+        Ok(BaseImage { image: image.clone(), digest, role, follows })
     }
 
     fn order(
@@ -378,6 +420,21 @@ impl Builder {
         let (built, ()) = tokio::join!(building, writing);
         built.map_err(Failure::from)
     }
+}
+
+fn not_built_for(platform: &Platform) -> Failure {
+    let pool = platform.pool();
+    let emulation = match platform.can_be_emulated() {
+        true => {
+            ", or let this one emulate it: install `qemu-user-static` on its machine, and register it with `binfmt_misc`"
+        }
+        false => "",
+    };
+    let message = format!(
+        "the engine of this worker does not build for {platform}: start a worker in pool {pool} and run it there with \
+         `--platform {platform}`{emulation}"
+    );
+    Failure::in_words(ErrorCode::BuildRefused, message)
 }
 
 /// A Dockerfile whose images are fixed.

@@ -205,9 +205,13 @@ impl Commander {
     async fn image(&self, step: CmdStep<'_>) -> Result<ImageReference, Failure> {
         let image = image_of(step.cmd)?;
         if let Some(built) = step.images.find_or_wait(&image).await {
-            return Ok(built.local.name().clone());
+            let wanted = platform_of(step.cmd)?;
+            let wanted = built.iter().find(|leg| Some(&leg.platform) == wanted.as_ref());
+            if let Some(leg) = wanted.or(built.first()) {
+                return Ok(leg.local.name().clone());
+            }
         }
-        let pinned = step.attempt.run.recipe.bases.iter().find(|base| base.image == image);
+        let pinned = step.attempt.run.recipe.pin_of(&image);
         let image = match pinned {
             Some(base) => {
                 let (host, repository) = (image.host().clone(), image.repository().clone());

@@ -11,9 +11,10 @@ use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::platform::Platform;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::engine::{Engine, LOCAL_HOST};
+use crate::graph::WholeBuild;
 
 /// The images of an attempt, by their names. They are in the engine until this is dropped.
 #[derive(Default)]
@@ -25,13 +26,34 @@ pub(crate) struct Images {
 
 #[derive(Default)]
 struct State {
-    built: BTreeMap<ImageReference, Arc<Built>>,
+    built: BTreeMap<ImageReference, BuiltLegs>,
     /// Those without a name, too.
     all: Vec<Arc<Built>>,
+    /// The digests that the legs of builds have resolved, by step and image.
+    resolved: BTreeMap<(StepId, ImageReference), Arc<OnceCell<Digest>>>,
     /// The names of running build steps, once for each.
     building: Vec<ImageReference>,
     /// How many builds have got a name in the engine.
     named: u32,
+}
+
+/// The legs of a build that are done.
+struct BuiltLegs {
+    whole: WholeBuild,
+    legs: Vec<Arc<Built>>,
+}
+
+impl BuiltLegs {
+    fn none_of(whole: &WholeBuild) -> Self {
+        Self { whole: whole.clone(), legs: Vec::new() }
+    }
+
+    /// All legs, in the order of their platforms; `None` while one is missing.
+    fn all(&self) -> Option<Vec<Arc<Built>>> {
+        let leg =
+            |platform: &Platform| self.legs.iter().find(|leg| leg.platform == *platform).cloned();
+        self.whole.platforms.iter().map(leg).collect()
+    }
 }
 
 /// A running build step, with all its attempts, until this is dropped.
@@ -60,23 +82,54 @@ impl Images {
         Building { images: self, names }
     }
 
-    /// Adds an image, which replaces those with the same names.
-    pub(crate) fn add(&self, names: &[ImageReference], built: Arc<Built>) {
+    /// Adds an image, a leg of `whole`. It replaces those of other builds with the same names, and an earlier one of the
+    /// same leg.
+    pub(crate) fn add(&self, names: &[ImageReference], whole: &WholeBuild, built: Arc<Built>) {
         let mut state = self.state();
         for name in names {
-            state.built.insert(name.clone(), Arc::clone(&built));
+            let legs = state.built.entry(name.clone());
+            let legs = legs.or_insert_with(|| BuiltLegs::none_of(whole));
+            if legs.whole != *whole {
+                *legs = BuiltLegs::none_of(whole);
+            }
+            legs.legs.retain(|leg| leg.platform != built.platform);
+            legs.legs.push(Arc::clone(&built));
         }
         state.all.push(built);
     }
 
-    /// The image that a step has built under this name.
-    pub(crate) fn find(&self, name: &ImageReference) -> Option<Arc<Built>> {
-        self.state().built.get(name).cloned()
+    /// The images that a step has built under this name: one for each of its platforms, in their order. `None` while one
+    /// is missing.
+    pub(crate) fn find(&self, name: &ImageReference) -> Option<Vec<Arc<Built>>> {
+        self.state().built.get(name).and_then(BuiltLegs::all)
+    }
+
+    /// The image that a step has built under this name, for this platform if it has it, else for its first one.
+    pub(crate) fn find_for(
+        &self,
+        name: &ImageReference,
+        platform: &Platform,
+    ) -> Option<Arc<Built>> {
+        let legs = self.find(name)?;
+        let own = legs.iter().find(|leg| leg.platform == *platform);
+        own.or(legs.first()).cloned()
+    }
+
+    /// A digest that all legs of a build use: `resolve` is called for the first of them, and again only after it failed.
+    pub(crate) async fn resolved_once<E>(
+        &self,
+        whole: &WholeBuild,
+        image: &ImageReference,
+        resolve: impl Future<Output = Result<Digest, E>>,
+    ) -> Result<Digest, E> {
+        let key = (whole.step.clone(), image.clone());
+        let known = Arc::clone(self.state().resolved.entry(key).or_default());
+        known.get_or_try_init(|| resolve).await.cloned()
     }
 
     /// The image that a step has built under this name, or builds now. A step without `when` waits only for the one written
     /// before it, and the build that its author means may be another one that still runs.
-    pub(crate) async fn find_or_wait(&self, name: &ImageReference) -> Option<Arc<Built>> {
+    pub(crate) async fn find_or_wait(&self, name: &ImageReference) -> Option<Vec<Arc<Built>>> {
         loop {
             let ended = self.ended.notified();
             if let Some(built) = self.find(name) {

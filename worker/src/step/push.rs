@@ -1,7 +1,7 @@
 //! Pushes the image: first under a staging tag, and then checks that the registry has the same image.
 //!
-//! In: an image in the engine, and the configuration's digest from its build. Out: for each repository the manifest in
-//! the registry. The final tags are moved later, by `tags`, to exactly that manifest.
+//! In: an image in the engine, and the configuration's digest from its build; of an image for several platforms each leg.
+//! Out: for each repository the manifest in the registry, or an index of the manifests of all legs. The final tags are moved later, by `tags`, to exactly that manifest.
 //!
 //! Workers share engines and registries, so a tag may change between any two steps here, in either of them. So names
 //! are not trusted: a manifest with another configuration than the built one is never used.
@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use gantry_domain::id::{StepId, WorkerId};
 use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::lineage::ChildImage;
 use gantry_domain::run::ErrorCode;
 use gantry_ops::metrics;
 use gantry_ops::secret::Credentials;
 use gantry_remote::registries::Registries;
-use gantry_remote::registry::{RawManifest, RegistryError};
+use gantry_remote::registry::{IndexEntry, RawManifest, RegistryError};
 use rand::RngExt as _;
 use tokio::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use super::staging::{NUMBERS, number_of, staging_name};
 use crate::attempt::Attempt;
 use crate::engine::{Engine, EngineError, PushError};
 use crate::failure::{self, Failure};
+use crate::graph::WholeBuild;
 
 /// How often an image is pushed until the registry has it.
 const PUSHES: u32 = 5;
@@ -34,22 +36,43 @@ const DELETE_WITHIN: Duration = Duration::from_secs(3);
 
 /// An image in one repository, without final tags yet.
 pub(crate) struct PushedImage {
+    /// The pushed image; of an index its images, in the order of the platforms.
+    pub(crate) legs: Vec<PushedLeg>,
+    /// What the final tags will point to: the manifest of the only leg, or an index of all.
+    pub(crate) manifest: RawManifest,
+    /// The final tags that it is to get.
+    pub(crate) images: Vec<ImageReference>,
+}
+
+/// An image for one platform in a repository.
+pub(crate) struct PushedLeg {
     /// The name that it was pushed under. From now on other workers may push under it.
     pub(crate) staging: ImageReference,
     /// The pushed manifest.
     pub(crate) manifest: RawManifest,
-    /// The final tags that it is to get.
-    pub(crate) images: Vec<ImageReference>,
     /// The image.
     pub(crate) built: Arc<Built>,
 }
 
 impl PushedImage {
+    /// The images of an index; none if it is a single image.
+    pub(crate) fn children(&self) -> Vec<ChildImage> {
+        let child = |leg: &PushedLeg| ChildImage {
+            platform: leg.built.platform.clone(),
+            digest: leg.manifest.digest.clone(),
+        };
+        if self.legs.len() == 1 { Vec::new() } else { self.legs.iter().map(child).collect() }
+    }
+
     /// Whether it is this image in the repository of `image`.
-    fn is_for(&self, built: &Arc<Built>, image: &ImageReference) -> bool {
-        Arc::ptr_eq(&self.built, built)
-            && self.staging.host() == image.host()
-            && self.staging.repository() == image.repository()
+    fn is_for(&self, built: &[Arc<Built>], image: &ImageReference) -> bool {
+        let same = |leg: &PushedLeg, built: &Arc<Built>| {
+            Arc::ptr_eq(&leg.built, built)
+                && leg.staging.host() == image.host()
+                && leg.staging.repository() == image.repository()
+        };
+        self.legs.len() == built.len()
+            && self.legs.iter().zip(built).all(|(leg, built)| same(leg, built))
     }
 }
 
@@ -114,7 +137,7 @@ impl Pusher {
         for image in images {
             let built = match built.find_or_wait(image).await {
                 Some(built) => built,
-                None if has_socket => self.take_over(attempt, step, image, built).await?,
+                None if has_socket => vec![self.take_over(attempt, step, image, built).await?],
                 None => return Err(not_built(image)),
             };
             match pushed.iter_mut().find(|earlier| earlier.is_for(&built, image)) {
@@ -144,26 +167,74 @@ impl Pusher {
         let local = LocalImage::new(Arc::clone(&self.engine), local);
         let id = self.engine.image_id(local.name()).await?.ok_or_else(|| not_built(image))?;
         self.engine.remove_image(image).await?;
-        let platform = attempt.run.recipe.platform.clone();
+        let platform = attempt.run.recipe.platforms.first().clone();
+        let whole = WholeBuild { step: step.clone(), platforms: platform.clone().into() };
         let built = Arc::new(Built { local, id, platform, bases: Vec::new() });
-        images.add(names, Arc::clone(&built));
+        images.add(names, &whole, Arc::clone(&built));
         Ok(built)
     }
 
+    /// Pushes an image to the repository of `image`, and stores the index of one for several platforms there.
     async fn push_to(
         &self,
         attempt: &Attempt,
         step: &StepId,
-        built: Arc<Built>,
+        built: Vec<Arc<Built>>,
         image: &ImageReference,
     ) -> Result<PushedImage, Failure> {
         let line = format!("pushing to {}/{}", image.host(), image.repository());
         attempt.log.say(Some(step), line).await;
+        let mut legs = Vec::with_capacity(built.len());
+        for (place, built) in built.into_iter().enumerate() {
+            legs.push(self.push_leg(attempt, built, image, place).await?);
+        }
+        let manifest = match legs.as_slice() {
+            [only] => only.manifest.clone(),
+            several => self.put_index(attempt, several, image).await?,
+        };
+        Ok(PushedImage { legs, manifest, images: vec![image.clone()] })
+    }
+
+    /// Makes the index of images in the repository of `image`, which has no tag yet.
+    async fn put_index(
+        &self,
+        attempt: &Attempt,
+        legs: &[PushedLeg],
+        image: &ImageReference,
+    ) -> Result<RawManifest, Failure> {
+        let entries: Vec<IndexEntry<'_>> = legs
+            .iter()
+            .map(|leg| IndexEntry { platform: &leg.built.platform, manifest: &leg.manifest })
+            .collect();
+        let index = RawManifest::index(&entries);
+        let children: Vec<Digest> = legs.iter().map(|leg| leg.manifest.digest.clone()).collect();
+        let (credentials, deadline) =
+            (attempt.credentials(image), Instant::now() + REGISTRY_WITHIN);
+        let credentials = credentials.as_ref();
+        let put = self.registries.put_index(image, &index, &children, credentials, deadline).await;
+        match put {
+            Ok(()) => Ok(index),
+            // An image was deleted since it was pushed: another attempt pushes it again.
+            Err(error @ RegistryError::NotFound { .. }) => {
+                Err(Failure::infrastructures(ErrorCode::RegistryUnavailable, &error))
+            }
+            Err(error) => Err(failure::of_registry(&error, ErrorCode::RegistryUnavailable)),
+        }
+    }
+
+    /// Pushes the leg at this place among those of its image.
+    async fn push_leg(
+        &self,
+        attempt: &Attempt,
+        built: Arc<Built>,
+        image: &ImageReference,
+        place: usize,
+    ) -> Result<PushedLeg, Failure> {
         let credentials = attempt.credentials(image);
         let mut number = number_of(&self.installation, self.worker.as_str());
         let mut pushes = 0;
         loop {
-            let staging = staging_name(image, number, attempt.slot)?;
+            let staging = staging_name(image, number, attempt.slot, place)?;
             pushes += 1;
             let manifest = self
                 .push_once(built.local.name(), &staging, credentials.as_ref(), pushes == PUSHES)
@@ -171,8 +242,7 @@ impl Pusher {
             match manifest {
                 Some(manifest) if is_image(&manifest, &built.id) => {
                     metrics::pushed(manifest.image_bytes());
-                    let images = vec![image.clone()];
-                    return Ok(PushedImage { staging, manifest, images, built });
+                    return Ok(PushedLeg { staging, manifest, built });
                 }
                 Some(_) | None if pushes < PUSHES => {
                     tracing::warn!(run.id = %attempt.run.id, "{staging} is not what was pushed there: pushing again");
@@ -215,7 +285,7 @@ impl Pusher {
 
     /// Deletes the staging tags, if registries support it. Called once the final tags keep the manifests alive.
     pub(crate) async fn delete_staging(&self, attempt: &Attempt, pushed: &[PushedImage]) {
-        for PushedImage { staging, .. } in pushed {
+        for PushedLeg { staging, .. } in pushed.iter().flat_map(|image| &image.legs) {
             let credentials = attempt.credentials(staging);
             let deadline = Instant::now() + DELETE_WITHIN;
             if let Err(error) =

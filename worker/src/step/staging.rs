@@ -8,7 +8,8 @@ use crate::engine::STAGING;
 use crate::failure::Failure;
 
 /// How many numbers workers have. Many registries never delete a tag, so the number of tags in a repository is limited
-/// to this times the slots. Two workers with the same number cause each other a second push, and then take another
+/// to this times the slots, and
+/// for images for several platforms times those. Two workers with the same number cause each other a second push, and then take another
 /// number.
 pub(super) const NUMBERS: u32 = 64;
 
@@ -36,8 +37,12 @@ pub(super) fn staging_name(
     image: &ImageReference,
     number: u32,
     slot: u32,
+    leg: usize,
 ) -> Result<ImageReference, Failure> {
-    let tag = format!("{STAGING}{number}-{slot}").parse();
+    // The first leg has the tag of an image for one platform. The others keep their own until the index has its tags:
+    // a registry may delete a manifest without one.
+    let leg = if leg == 0 { String::new() } else { format!("-{leg}") };
+    let tag = format!("{STAGING}{number}-{slot}{leg}").parse();
     let tag = tag.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
     Ok(image.with_tag(tag))
 }
@@ -52,7 +57,7 @@ mod tests {
         assert_ne!(number_of("one", "w"), number_of("two", "w"));
         let image: ImageReference = "registry.test/web:1".parse().unwrap();
         for number in 0..NUMBERS {
-            let name = staging_name(&image, number, u32::MAX).unwrap();
+            let name = staging_name(&image, number, u32::MAX, 7).unwrap();
             assert!(refuse_staging(&name).is_err(), "{name}");
         }
         assert!(refuse_staging(&image).is_ok());

@@ -32,6 +32,7 @@ macro_rules! contract {
 
 contract! {
     an_engine_reports_its_properties,
+    an_engine_reports_its_own_platform_before_those_that_it_emulates,
     a_build_reports_events_in_order_and_makes_an_image,
     a_failed_step_is_reported_with_its_exit_code,
     an_unbuildable_order_is_refused_with_a_message,
@@ -55,6 +56,18 @@ async fn an_engine_reports_its_properties(rig: &dyn Rig) {
     let info = rig.engine().info().await.unwrap();
     assert!(!info.name.is_empty());
     assert_eq!(info.platform.os(), "linux");
+}
+
+async fn an_engine_reports_its_own_platform_before_those_that_it_emulates(rig: &dyn Rig) {
+    let engine = rig.engine();
+    let (info, platforms) = (engine.info().await.unwrap(), engine.platforms().await.unwrap());
+    assert_eq!(platforms.first(), Some(&info.platform));
+    for (place, platform) in platforms.iter().enumerate() {
+        assert!(
+            !platforms[..place].iter().any(|other| other.builds_for(platform)),
+            "{platforms:?}"
+        );
+    }
 }
 
 async fn a_build_reports_events_in_order_and_makes_an_image(rig: &dyn Rig) {

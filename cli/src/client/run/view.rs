@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gantry_api::{CommitStatus, Run, Step};
+use gantry_api::{CommitStatus, OutputImage, QueuePlace, Run, Step};
 use gantry_ops::terminal::one_line;
 
+use crate::client::image::chosen;
 use crate::client::lanes;
 use crate::client::log_view::Show;
 use crate::client::table::{Details, Table, clock, instant};
@@ -16,17 +17,29 @@ pub(super) fn table(runs: &[Run]) -> Table<7> {
         "no runs: `gantry build` and `gantry task run` start one, a push starts those of its tasks",
     );
     for run in runs {
+        let queued = run.queue.as_ref().map(|queue| format!("place {}", place(queue)));
         table.row([
             run.id.clone(),
             run.task.clone().unwrap_or_default(),
             run.platform.clone(),
             run.status.clone(),
             run.trigger.clone(),
-            run.started.as_deref().map(instant).unwrap_or_default(),
+            run.started.as_deref().map(instant).or(queued).unwrap_or_default(),
             run.duration_ms.map(|millis| clock(Duration::from_millis(millis))).unwrap_or_default(),
         ]);
     }
     table
+}
+
+/// The place in the queue.
+fn place(queue: &QueuePlace) -> String {
+    queue.place.map_or_else(|| "behind 1000 others".to_owned(), |place| place.to_string())
+}
+
+/// When a queued run will probably start, or why nothing tells.
+fn start(queue: &QueuePlace) -> Option<String> {
+    let probably = queue.estimated_start.as_deref().map(|at| format!("probably {}", instant(at)));
+    probably.or_else(|| Some(format!("unknown: {}", queue.no_estimate.as_ref()?)))
 }
 
 pub(super) fn details(run: &Run) -> Details {
@@ -39,6 +52,8 @@ pub(super) fn details(run: &Run) -> Details {
         .line("run", &run.id)
         .line("status", &run.status)
         .maybe("waits for", run.waits_for.as_ref())
+        .maybe("place", run.queue.as_ref().map(place))
+        .maybe("starts", run.queue.as_ref().and_then(start))
         .maybe("error", run.error.as_ref().map(|_| error_words(run)))
         .line("registry", &run.registry)
         .maybe("task", task)
@@ -53,12 +68,15 @@ pub(super) fn details(run: &Run) -> Details {
         .maybe("started", run.started.as_deref().map(instant))
         .maybe("finished", run.finished.as_deref().map(instant))
         .maybe("duration", run.duration_ms.map(|millis| clock(Duration::from_millis(millis))))
-        .each("pushed", run.images.iter().map(|image| format!("{}@{}", image.image, image.digest)))
+        .each("pushed", run.images.iter().flat_map(pushed))
         .maybe("commit status", run.commit_status.as_ref().map(status_words))
         .each("left alone", run.superseded.iter().map(|tag| tag.why.clone()))
         .each(
             "bases",
-            run.bases.iter().map(|base| format!("{}@{} ({})", base.image, base.digest, base.role)),
+            run.bases.iter().map(|base| {
+                let chosen = chosen(base).map(|chosen| format!(", {chosen}")).unwrap_or_default();
+                format!("{}@{} ({}{chosen})", base.image, base.digest, base.role)
+            }),
         )
         .each("steps", steps(&run.steps))
         .each(
@@ -90,6 +108,13 @@ pub(super) fn details(run: &Run) -> Details {
         details.line("archived", "kept for good");
     }
     details
+}
+
+/// The lines of a pushed image: an index is followed by its images.
+fn pushed(image: &OutputImage) -> Vec<String> {
+    let children = image.children.iter();
+    let children = children.map(|child| format!("  {}: {}", child.platform, child.digest));
+    std::iter::once(format!("{}@{}", image.image, image.digest)).chain(children).collect()
 }
 
 fn status_words(status: &CommitStatus) -> String {
@@ -213,7 +238,8 @@ mod tests {
             "id": "ca13", "status": "Queued", "task": null, "run_type": "QuickBuild", "trigger": "Manual",
             "cause": "asked for with token admin", "started": null, "finished": null, "duration_ms": null,
             "images": [], "bases": [], "attempts": [], "commit": null, "worker": null,
-            "waits_for": "one of the registry's 4 places for runs"
+            "waits_for": "one of the registry's 4 places for runs",
+            "queue": {"place": 3, "estimated_start": "2026-03-09T20:40:10Z"}
         }))
     }
 
@@ -239,7 +265,7 @@ mod tests {
     fn runs_are_listed_as_the_original_lists_them() {
         insta::assert_snapshot!(table(&[queued(), failed(), run(json!({}))]), @r"
         RUN ID  TASK   PLATFORM     STATUS     TRIGGER  STARTED               DURATION
-        ca13           linux/amd64  Queued     Manual
+        ca13           linux/amd64  Queued     Manual   place 3
         ca2     hello  linux/amd64  Failed     Commit   2026-03-09T20:30:11Z  00:01:01
         ca1     hello  linux/amd64  Succeeded  Commit   2026-03-09T20:30:11Z  00:00:05
         ");
@@ -275,6 +301,8 @@ mod tests {
         run         ca13
         status      Queued
         waits for   one of the registry's 4 places for runs
+        place       3
+        starts      probably 2026-03-09T20:40:10Z
         registry    demo
         type        QuickBuild
         cause       asked for with token admin

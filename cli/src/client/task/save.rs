@@ -11,10 +11,11 @@ use gantry_domain::source::{GitSource, RefKind, Source};
 
 use super::base_trigger::BaseTriggerOptions;
 use super::timer::{Choices, named};
-use super::trigger::TriggerOptions;
+use super::trigger::{TriggerOptions, list};
 use super::{OneTask, view};
 use crate::client::Client;
 use crate::client::arguments::{ApiTokenArg, BuildArgs, GitTokenArg, whole_number, yes_or_no};
+use crate::client::credential::CredentialArgs;
 use crate::client::file_values::{DeclaredSecrets, SetValues, command_file, is_task_file};
 use crate::client::output::say;
 use crate::client::task_file;
@@ -24,7 +25,7 @@ use crate::exit::{Exit, UsageError};
 pub(crate) struct Create {
     #[command(flatten)]
     task: OneTask,
-    /// The source: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`; only a task file or a command
+    /// The source: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`; only a task file or a command
     /// needs none
     #[arg(short, long, value_name = "URL", default_value = "/dev/null", hide_default_value = true)]
     context: String,
@@ -46,6 +47,8 @@ pub(crate) struct Create {
     images: Vec<String>,
     #[command(flatten)]
     build_args: BuildArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
@@ -89,6 +92,8 @@ pub(crate) struct Update {
     #[command(flatten)]
     build_args: BuildArgs,
     #[command(flatten)]
+    credentials: CredentialArgs,
+    #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
     api_token: ApiTokenArg,
@@ -114,8 +119,8 @@ pub(crate) struct Recipe {
     /// The stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The platform to build for, like linux/arm64
-    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    /// The platform to build for, like linux/arm64; several, separated by commas, make an index
+    #[arg(long, value_name = "OS/ARCHITECTURE[,…]")]
     platform: Option<String>,
     /// How long a run may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = whole_number)]
@@ -123,12 +128,22 @@ pub(crate) struct Recipe {
     /// How many of its runs may be ready or running at once
     #[arg(long, value_name = "COUNT", value_parser = whole_number)]
     run_limit: Option<u32>,
+    /// Execute its runs one at a time with those of all tasks of the registry in this group; '' for no group
+    #[arg(long, value_name = "NAME")]
+    concurrency_group: Option<String>,
+    /// Fetch the submodules of a git repository as well
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    submodules: Option<bool>,
     /// Build without pushing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_push: Option<bool>,
     /// Build without the cache
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_cache: Option<bool>,
+    /// Use and follow the newest tag that matches, instead of the one in the Dockerfile: like `node:20.*`, `node:20.*-slim`,
+    /// where `*` stands for a version, or a range of versions like `node:^20.1`; '' for none. May be given several times
+    #[arg(long, value_name = "REPOSITORY:PATTERN", help_heading = "Triggers")]
+    base_image_follow: Vec<String>,
     /// Whether the code host shows the states of its runs at their commits; it does, unless told otherwise
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     report_status: Option<bool>,
@@ -195,18 +210,22 @@ impl Create {
             images: self.images,
             build_args: self.build_args.plain(&client.environment)?,
             secret_build_args: self.build_args.secret(&client.environment)?,
+            credentials: self.credentials.read(&client.environment)?,
             target: recipe.target,
             platform: recipe.platform,
             timeout: recipe.timeout,
             no_cache: recipe.no_cache.unwrap_or(false),
+            submodules: recipe.submodules.unwrap_or(false),
             status: recipe.status,
             source_trigger,
             base_image_trigger,
+            base_image_follow: list(recipe.base_image_follow, Vec::new()),
             timers: named(&self.schedules, &self.timers)?,
             git_token: self.git_token.read(&client.environment)?,
             report_status: recipe.report_status.unwrap_or(true),
             api_token: self.api_token.read(&client.environment)?,
             run_limit: recipe.run_limit,
+            concurrency_group: recipe.concurrency_group.filter(|group| !group.is_empty()),
         };
         let task: Task = client.api.post(&["registries", &registry, "tasks"], &new).await?;
         client.output.print(&task, view::details(&task))?;
@@ -263,6 +282,7 @@ impl Update {
             secrets: (!self.secrets.is_empty()).then_some(secrets),
         };
         let timers = named(&self.schedules, &self.timers)?;
+        let credentials = self.credentials.read(&client.environment)?;
         let change = TaskUpdate {
             context: self.context,
             task_file: (file != TaskFileUpdate::default()).then_some(file),
@@ -270,19 +290,26 @@ impl Update {
             images: (!self.images.is_empty()).then_some(self.images),
             build_args: (!plain.is_empty()).then_some(plain),
             secret_build_args: (!secret.is_empty()).then_some(secret),
+            credentials: credentials.into_iter().map(|(server, it)| (server, Some(it))).collect(),
             target: recipe.target.map(Some),
             platform: recipe.platform,
             timeout: recipe.timeout,
             push: recipe.no_push.map(|no_push| !no_push),
             no_cache: recipe.no_cache,
+            submodules: recipe.submodules,
             status: recipe.status,
             source_trigger,
             base_image_trigger,
+            base_image_follow: (!recipe.base_image_follow.is_empty())
+                .then(|| list(recipe.base_image_follow, Vec::new())),
             timers: (!timers.is_empty()).then_some(timers),
             git_token: self.git_token.read(&client.environment)?.map(Some),
             report_status: recipe.report_status,
             api_token: self.api_token.read(&client.environment)?.map(Some),
             run_limit: recipe.run_limit.map(Some),
+            concurrency_group: recipe
+                .concurrency_group
+                .map(|group| Some(group).filter(|group| !group.is_empty())),
         };
         if change == TaskUpdate::default() {
             return Err(UsageError(

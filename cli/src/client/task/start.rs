@@ -8,9 +8,10 @@ use gantry_api::{Run, Task, TaskRunCreate};
 use super::OneTask;
 use crate::client::Client;
 use crate::client::arguments::{BuildArgs, GitTokenArg};
-use crate::client::build::{is_address, upload, upload_folder};
+use crate::client::build::is_address;
 use crate::client::file_values::{SetValues, is_task_file};
 use crate::client::run::WaitArgs;
+use crate::client::upload::{upload, upload_folder};
 use crate::exit::Exit;
 
 #[derive(Debug, clap::Args)]

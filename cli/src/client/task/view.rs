@@ -123,12 +123,14 @@ pub(super) fn details(task: &Task) -> Details {
         .line("registry", &task.registry)
         .line("status", &task.status)
         .line("context", &task.context)
+        .maybe("submodules", task.submodules.then_some("fetched"))
         .maybe("dockerfile", task.dockerfile.as_ref())
         .each("images", &task.images)
         .maybe("push", task.dockerfile.as_ref().map(|_| if task.push { "yes" } else { "no" }))
         .each("arguments", task.build_args.iter().map(|(name, value)| format!("{name}={value}")))
         .each("secret arguments", &task.secret_build_args)
-        .maybe("target", task.target.as_ref());
+        .maybe("target", task.target.as_ref())
+        .each("credentials", task.credentials.keys());
     if let Some(file) = &task.task_file {
         details
             .line("task file", file.path.as_deref().unwrap_or("given with the task"))
@@ -143,6 +145,7 @@ pub(super) fn details(task: &Task) -> Details {
         .line("timeout", format_args!("{} s", task.timeout))
         .maybe("cache", task.no_cache.then_some("not used"))
         .maybe("run limit", task.run_limit)
+        .maybe("concurrency group", task.concurrency_group.as_ref())
         .each(
             "triggers",
             match starts.is_empty() {
@@ -150,6 +153,7 @@ pub(super) fn details(task: &Task) -> Details {
                 false => starts,
             },
         )
+        .each("follows", &task.base_image_follow)
         .maybe("git token", task.has_git_token.then_some("kept"))
         .line("commit status", if task.report_status { "reported" } else { "not reported" })
         .maybe("webhook", task.webhook.as_ref().map(webhook))
@@ -187,6 +191,7 @@ mod tests {
             "secret_build_args": ["NPM"], "platform": "linux/amd64", "timeout": 3600, "push": true,
             "no_cache": false, "source_trigger": trigger, "has_git_token": true,
             "base_image_trigger": {"images": ["node:*", "ghcr.io/**"]},
+            "base_image_follow": ["docker.io/library/node:20.*"],
             "timers": [{"name": "t1", "schedule": "0 3 * * *", "overlap": "skip", "next": "2026-03-10T03:00:00.000Z"}],
             "report_status": true, "has_api_token": true,
             "created": "2026-03-09T20:30:10.123Z", "updated": "2026-03-09T20:30:10.123Z"
@@ -250,6 +255,7 @@ mod tests {
                           looked for every 60 s
                           timer t1: 0 3 * * * UTC, overlap: skip, next 2026-03-10T03:00:00Z
                           change of the base of an image that it builds: only node:*, ghcr.io/**
+        follows           docker.io/library/node:20.*
         git token         kept
         commit status     reported
         API token         kept

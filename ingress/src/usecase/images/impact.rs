@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use gantry_domain::decide::impact::{self, AffectedTask, ImageGraph, ImageUse, Impact};
-use gantry_domain::image::ImageReference;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::LastBuild;
 use gantry_seams::image_users::Which;
 use gantry_seams::last_builds;
@@ -20,7 +20,7 @@ const MOST_TASKS: usize = 2000;
 /// What a change of an image would rebuild, with what is known of the tasks.
 #[derive(Debug)]
 pub(crate) struct Affected {
-    pub(crate) base: ImageReference,
+    pub(crate) base: TrackedImage,
     pub(crate) impact: Impact,
     graph: ImageGraph,
     /// Whether there are more tasks than were looked at.
@@ -67,8 +67,10 @@ pub(crate) async fn impact(
                 continue;
             };
             if counts.is_ok() {
-                let made = last.map_or(&[][..], |last| &last.made);
-                open.extend(made.iter().filter(|made| images.insert((*made).clone())).cloned());
+                for made in last.map_or(&[][..], |last| &last.made) {
+                    let tracked = registries.tracking(store, made).await?.into_iter();
+                    open.extend(tracked.filter(|image| images.insert(image.clone())));
+                }
             }
             uses.push(ImageUse { task, rule: counts.err() });
         }

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use gantry_domain::decide::Rule;
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::{RegistryName, RunPrefix};
-use gantry_domain::image::ImageReference;
 use gantry_domain::image_version::ImageVersion;
 use gantry_domain::image_watch::{ImageWatch, Watched};
 use gantry_domain::platform::Platform;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{LastBuild, NodeTask};
-use gantry_seams::image_users::{User, Which};
+use gantry_seams::image_users::{self, User, Which};
 use gantry_seams::image_watches::{self, RegistryPause};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{facts, last_builds};
@@ -41,7 +41,7 @@ const MOST_READS: usize = 50;
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) watch: ImageWatch,
-    /// The registry whose credentials are used.
+    /// The registry whose credentials, or those of its tasks, are used.
     pub(crate) credentials_of: Option<RegistryName>,
     pub(crate) paused: Option<RegistryPause>,
     pub(crate) users: usize,
@@ -51,7 +51,7 @@ pub(crate) struct Watch {
 /// What is known of an image.
 #[derive(Debug)]
 pub(crate) struct Details {
-    pub(crate) image: ImageReference,
+    pub(crate) image: TrackedImage,
     pub(crate) watches: Vec<Watch>,
     pub(crate) users: Vec<TaskUse>,
     pub(crate) makers: Vec<(NodeTask, LastBuild)>,
@@ -118,7 +118,8 @@ pub(crate) async fn show(
     let image = registries.known(store, image).await?;
     let (all, is_cut) = registries.users(store, &image, Which::All, MOST_USERS).await?;
     let mut watches = Vec::new();
-    for watched in registries.watches_of(&image) {
+    let logged_in = image_users::logged_in(store, &image, MOST_USERS).await?;
+    for watched in registries.watches_of(&image, &logged_in) {
         if let Some(found) = image_watches::find(store, &watched).await? {
             watches.extend(around(store, &registries, found.value).await?);
         }
@@ -148,12 +149,14 @@ async fn around(
     watch: ImageWatch,
 ) -> Result<Option<Watch>, StoreError> {
     let image = &watch.watched.image;
+    let logged_in = image_users::logged_in(store, image, MOST_USERS).await?;
     let count = async |which| -> Result<usize, StoreError> {
         let (users, _) = registries.users(store, image, which, MOST_USERS).await?;
         let tasks: BTreeSet<NodeTask> = users
             .iter()
             .filter(|user| {
-                registries.watch_of(user.registry, image).as_ref() == Some(&watch.watched)
+                let watched = registries.watch_of(user.registry, image, &logged_in);
+                watched.as_ref() == Some(&watch.watched)
             })
             .filter_map(|user| registries.task_of(user))
             .collect();
@@ -173,7 +176,7 @@ async fn around(
 async fn facts_of(
     store: &dyn Store,
     registries: &VisibleRegistries,
-    image: &ImageReference,
+    image: &TrackedImage,
     users: &[User],
 ) -> Result<Vec<(RegistryName, Platform, Fact<ImageVersion>)>, StoreError> {
     let groups: BTreeSet<(RunPrefix, Platform)> =

@@ -6,16 +6,20 @@ use gantry_domain::id::{RegistryName, RunPrefix, TaskId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::image_watch::Watched;
 use gantry_domain::registry::Registry;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::NodeTask;
 use gantry_seams::image_users::{self, User, Which};
 use gantry_seams::store::{From, Store, StoreError};
-use gantry_seams::{last_builds, registries};
+use gantry_seams::{image_watches, last_builds, registries};
 
 use crate::access::{Allowed, Read};
 use crate::refusal::Refusal;
 
 /// How many registries are read.
 const MOST_REGISTRIES: usize = 10_000;
+
+/// Of how many registries on other hosts than an image's its policies are looked for.
+const MOST_OTHERS: usize = 64;
 
 /// On how many hosts of registries a name without a host is looked for.
 const MOST_HOSTS: usize = 16;
@@ -56,14 +60,27 @@ impl VisibleRegistries {
         }
     }
 
-    /// The watch that tells a registry what a tag has.
-    pub(super) fn watch_of(&self, prefix: RunPrefix, image: &ImageReference) -> Option<Watched> {
-        self.by_prefix.get(&prefix).map(|registry| registry.watch_of(image))
+    /// The watch that tells a registry what a tag has. `logged_in` are those of which a task that uses it has a login for its
+    /// host.
+    pub(super) fn watch_of(
+        &self,
+        prefix: RunPrefix,
+        image: &TrackedImage,
+        logged_in: &BTreeSet<RunPrefix>,
+    ) -> Option<Watched> {
+        let registry = self.by_prefix.get(&prefix)?;
+        Some(registry.watch_of(image, logged_in.contains(&prefix)))
     }
 
     /// The watches that tell the registries what a tag has.
-    pub(super) fn watches_of(&self, image: &ImageReference) -> BTreeSet<Watched> {
-        self.by_prefix.values().map(|registry| registry.watch_of(image)).collect()
+    pub(super) fn watches_of(
+        &self,
+        image: &TrackedImage,
+        logged_in: &BTreeSet<RunPrefix>,
+    ) -> BTreeSet<Watched> {
+        let watch_of =
+            |registry: &Registry| registry.watch_of(image, logged_in.contains(&registry.prefix));
+        self.by_prefix.values().map(watch_of).collect()
     }
 
     /// The task of a user of an image.
@@ -77,7 +94,7 @@ impl VisibleRegistries {
     pub(super) async fn users(
         &self,
         store: &dyn Store,
-        image: &ImageReference,
+        image: &TrackedImage,
         which: Which,
         limit: usize,
     ) -> Result<(Vec<User>, bool), StoreError> {
@@ -103,7 +120,7 @@ impl VisibleRegistries {
     pub(super) async fn makers(
         &self,
         store: &dyn Store,
-        image: &ImageReference,
+        image: &TrackedImage,
     ) -> Result<Vec<NodeTask>, StoreError> {
         let mut makers = Vec::new();
         for prefix in self.prefixes() {
@@ -127,14 +144,40 @@ impl VisibleRegistries {
         Ok(meanings)
     }
 
-    /// The tag that a name means, of those that tasks need or make.
+    /// What may track an image for the registries: its tag, and the policies that it matches.
+    pub(super) async fn tracking(
+        &self,
+        store: &dyn Store,
+        image: &ImageReference,
+    ) -> Result<BTreeSet<TrackedImage>, StoreError> {
+        // Tasks of any registry may have a login there.
+        let (mut own, others): (Vec<&Registry>, Vec<&Registry>) =
+            self.by_prefix.values().partition(|registry| registry.host == *image.host());
+        own.extend(others.into_iter().take(MOST_OTHERS));
+        let own: Vec<RunPrefix> = own.iter().map(|registry| registry.prefix).collect();
+        image_watches::tracking(store, &own, image).await
+    }
+
+    /// The policies that a text may mean, or else the tags.
+    fn tracked(&self, text: &str) -> Result<Vec<TrackedImage>, Refusal> {
+        let is_policy = |image: &TrackedImage| image.pattern().is_some();
+        let Some(policy) = text.parse().ok().filter(is_policy) else {
+            let images = self.meanings(text)?;
+            return Ok(images.iter().filter_map(TrackedImage::tag_of).collect());
+        };
+        let hosts: BTreeSet<_> = self.by_prefix.values().map(|registry| &registry.host).collect();
+        let others = hosts.into_iter().take(MOST_HOSTS);
+        let others = others.filter_map(|host| format!("{host}/{text}").parse().ok());
+        Ok([policy].into_iter().chain(others).collect())
+    }
+
+    /// The tag or policy that a name means, of those that tasks need or make.
     pub(super) async fn known(
         &self,
         store: &dyn Store,
         text: &str,
-    ) -> Result<ImageReference, Refusal> {
-        for image in self.meanings(text)? {
-            let Some(image) = image.unpinned() else { continue };
+    ) -> Result<TrackedImage, Refusal> {
+        for image in self.tracked(text)? {
             let (users, _) = self.users(store, &image, Which::All, 1).await?;
             if !users.is_empty() || !self.makers(store, &image).await?.is_empty() {
                 return Ok(image);

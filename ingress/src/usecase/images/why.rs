@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, VecDeque};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, Lineage, OutputImage};
 use gantry_domain::run::Run;
+use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{LastBuild, NodeTask, Wave};
-use gantry_seams::image_users::Which;
+use gantry_seams::image_users::{self, User, Which};
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{image_watches, last_builds, lineages, runs, waves};
@@ -122,16 +123,16 @@ impl Reader<'_> {
 
     /// What a tag has now: what registries answered, or else what a run pushed last.
     async fn digests_of(&self, image: &ImageReference) -> Result<Vec<Digest>, StoreError> {
-        let (users, _) = self.registries.users(self.store, image, Which::All, MOST_USERS).await?;
-        let facts = facts_of(self.store, &self.registries, image, &users).await?;
+        let Some(tag) = TrackedImage::tag_of(image) else { return Ok(Vec::new()) };
+        let (users, _) = self.registries.users(self.store, &tag, Which::All, MOST_USERS).await?;
+        let facts = facts_of(self.store, &self.registries, &tag, &users).await?;
         let mut digests: Vec<Digest> = Vec::new();
         for (_, _, fact) in facts {
             digests.extend(fact.value.map(|version| version.digest));
         }
-        let watches: BTreeSet<_> = users
-            .iter()
-            .filter_map(|user| self.registries.watch_of(user.registry, image))
-            .collect();
+        let logged_in = image_users::logged_in(self.store, &tag, MOST_USERS).await?;
+        let watch_of = |user: &User| self.registries.watch_of(user.registry, &tag, &logged_in);
+        let watches: BTreeSet<_> = users.iter().filter_map(watch_of).collect();
         for watched in watches {
             let watch = image_watches::find(self.store, &watched).await?;
             digests.extend(watch.and_then(|watch| watch.value.digest));
@@ -212,19 +213,27 @@ impl Reader<'_> {
             names.into_iter().map(|name| (1, name, asked.digests.clone())).collect();
         let (mut seen, mut children) = (BTreeSet::new(), Vec::new());
         while let Some((depth, name, digests)) = open.pop_front() {
-            let (users, has_more) =
-                self.registries.users(self.store, &name, Which::All, MOST_USERS).await?;
-            if has_more {
-                return Ok((children, true));
+            let mut users = Vec::new();
+            for tracked in self.registries.tracking(self.store, &name).await? {
+                let of = self.registries.users(self.store, &tracked, Which::All, MOST_USERS);
+                let (found, has_more) = of.await?;
+                if has_more {
+                    return Ok((children, true));
+                }
+                users.extend(found);
             }
             for task in users.iter().filter_map(|user| self.registries.task_of(user)) {
                 let Some(build) = last_builds::find(self.store, &task).await? else { continue };
-                let used = build.used(&name).filter(|used| digests.contains(&used.digest));
+                let used = build
+                    .used
+                    .iter()
+                    .find(|used| used.image.may_be(&name) && digests.contains(&used.digest));
                 let Some(used) = used.filter(|_| seen.insert(task.clone())) else { continue };
                 if children.len() == MOST_CHILDREN {
                     return Ok((children, true));
                 }
-                let on = OutputImage { image: name.clone(), digest: used.digest.clone() };
+                let (image, digest) = (name.clone(), used.digest.clone());
+                let on = OutputImage { image, digest, children: Vec::new() };
                 let run = runs::find(self.store, build.run).await?;
                 let made = run.as_ref().map(outputs).unwrap_or_default().to_vec();
                 open.extend(made.iter().filter_map(|output| {

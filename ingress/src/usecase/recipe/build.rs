@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::{BuildCreate, TaskCreate};
+use gantry_api::{BuildCreate, LoginCreate, TaskCreate};
 use gantry_domain::recipe::{ArgName, ImageBuild, StageName, Work};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::SourcePath;
@@ -20,6 +20,7 @@ pub(crate) struct BuildTexts<'a> {
     target: Option<&'a str>,
     pub(super) platform: Option<&'a str>,
     pub(super) timeout: Option<u32>,
+    pub(super) credentials: &'a BTreeMap<String, LoginCreate>,
     push: bool,
     no_cache: bool,
 }
@@ -38,6 +39,7 @@ macro_rules! has_build_texts {
                     target: new.target.as_deref(),
                     platform: new.platform.as_deref(),
                     timeout: new.timeout,
+                    credentials: &new.credentials,
                     push: new.push,
                     no_cache: new.no_cache,
                 }
@@ -85,6 +87,7 @@ impl BuildTexts<'_> {
             target,
             platform: _,
             timeout: _,
+            credentials: _,
             push: _,
             no_cache,
         } = self;

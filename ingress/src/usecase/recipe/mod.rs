@@ -5,13 +5,14 @@ use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use gantry_domain::InvalidText;
-use gantry_domain::id::{RunId, RunPrefix, TaskName, UploadId};
+use gantry_domain::id::{GroupName, RunId, RunPrefix, TaskName, UploadId};
 use gantry_domain::image::{ImageReference, RegistryHost};
 use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{ArgName, RunTimeout};
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::source::{CommitId, GitSource, RefKind, RefName, Source, SourcePath};
+use gantry_domain::source::{CommitId, RefKind, RefName, Source, SourcePath};
 use gantry_domain::task::Status;
 use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
@@ -24,6 +25,7 @@ use crate::refusal::{Mistakes, Refusal};
 
 mod build;
 mod file;
+mod logins;
 mod parts;
 mod timers;
 mod trigger;
@@ -58,17 +60,23 @@ impl<'a> Checker<'a> {
         {
             *query = Some(self.seal(&plain)?);
         }
-        if let Some(Source::Git(GitSource { reference: Some(reference), .. })) = &source
-            && reference.looks_abbreviated()
-        {
-            let message = format!(
-                "`#{reference}` looks like an abbreviated commit, and hosts give only whole ones: write all of its digits; if a \
-                 branch or a tag is called so, write `#refs/heads/{reference}` or `#refs/tags/{reference}`"
-            );
-            self.mistakes.add("context", message);
-            return Ok(None);
-        }
         Ok(source)
+    }
+
+    /// Whether the submodules of a source are fetched as well.
+    pub(crate) fn submodules(&mut self, source: &mut Source, wanted: bool) {
+        match source {
+            Source::Git(git) => git.submodules = wanted,
+            _ if !wanted => {}
+            Source::Upload { .. }
+            | Source::Tarball { .. }
+            | Source::Artifact { .. }
+            | Source::Nothing => {
+                let message =
+                    "only a git repository has submodules: give the address of one as context";
+                self.mistakes.add("submodules", message);
+            }
+        }
     }
 
     /// An address, an upload, or no files.
@@ -251,7 +259,7 @@ impl<'a> Checker<'a> {
         self.keyring.seal(&bound_to, &SecretString::from(text))
     }
 
-    pub(crate) fn platform(&mut self, text: &str) -> Option<Platform> {
+    pub(crate) fn platforms(&mut self, text: &str) -> Option<Platforms> {
         self.mistakes.parse("platform", text)
     }
 
@@ -263,6 +271,10 @@ impl<'a> Checker<'a> {
         let limit = NonZeroU32::new(limit)
             .ok_or("0 is no limit: at least 1; to stop runs, disable the task");
         self.mistakes.check("run_limit", limit)
+    }
+
+    pub(crate) fn concurrency_group(&mut self, name: &str) -> Option<GroupName> {
+        self.mistakes.parse("concurrency_group", name)
     }
 
     pub(crate) fn status(&mut self, target: &str, text: &str) -> Option<Status> {
@@ -314,7 +326,7 @@ fn sample_branch() -> Option<&'static RefName> {
 }
 
 /// A run with the longest possible variables, to check that a template's text still fits.
-fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
+pub(crate) fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
     static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::default);
     static TASK: LazyLock<Option<TaskName>> = LazyLock::new(|| "task".parse().ok());
     RunVariables {

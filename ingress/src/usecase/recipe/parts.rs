@@ -1,10 +1,15 @@
 //! The checked fields of a recipe, whatever its work is.
 
-use gantry_api::TaskFileCreate;
-use gantry_domain::platform::Platform;
+use std::collections::BTreeMap;
+
+use gantry_api::{LoginCreate, TaskFileCreate};
+use gantry_domain::image::RegistryHost;
+use gantry_domain::login::Login;
+use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::{FileWork, Recipe, RunTimeout, TaskFile, Work};
 use gantry_domain::source::Source;
 use gantry_domain::template::Template;
+use gantry_domain::tracked_image::TagPolicies;
 use gantry_ops::secret::SecretError;
 
 use super::Checker;
@@ -13,9 +18,10 @@ use super::build::{BuildParts, BuildTexts};
 /// A recipe in the making. A wrong field is `None`, and its mistake is recorded.
 pub(crate) struct RecipeParts {
     pub(crate) source: Option<Source>,
-    platform: Option<Platform>,
+    platforms: Option<Platforms>,
     timeout: Option<RunTimeout>,
     work: WorkParts,
+    logins: BTreeMap<RegistryHost, Login>,
 }
 
 enum WorkParts {
@@ -52,12 +58,14 @@ impl RecipeParts {
     pub(crate) fn whole(self) -> Option<Recipe> {
         Some(Recipe {
             source: self.source?,
-            platform: self.platform?,
+            platforms: self.platforms?,
             timeout: self.timeout?,
             work: match self.work {
                 WorkParts::Build(build) => build.whole()?,
                 WorkParts::File(file) => Work::File(file?),
             },
+            logins: self.logins,
+            follows: TagPolicies::default(),
             bases: Vec::new(),
             pull_request: None,
         })
@@ -96,7 +104,7 @@ impl Checker<'_> {
                 WorkParts::File(self.task_file(file)?)
             }
         };
-        self.parts(source, texts.platform, texts.timeout, work)
+        self.parts(source, texts.platform, texts.timeout, work, texts.credentials)
     }
 
     /// A recipe that runs a task file.
@@ -106,9 +114,10 @@ impl Checker<'_> {
         platform: Option<&str>,
         timeout: Option<u32>,
         file: &TaskFileCreate,
+        credentials: &BTreeMap<String, LoginCreate>,
     ) -> Result<RecipeParts, SecretError> {
         let work = WorkParts::File(self.task_file(file)?);
-        self.parts(source, platform, timeout, work)
+        self.parts(source, platform, timeout, work, credentials)
     }
 
     fn parts(
@@ -117,18 +126,20 @@ impl Checker<'_> {
         platform: Option<&str>,
         timeout: Option<u32>,
         work: WorkParts,
+        credentials: &BTreeMap<String, LoginCreate>,
     ) -> Result<RecipeParts, SecretError> {
         Ok(RecipeParts {
             source,
-            platform: match platform {
-                Some(platform) => self.platform(platform),
-                None => Some(Platform::default()),
+            platforms: match platform {
+                Some(platform) => self.platforms(platform),
+                None => Some(Platforms::default()),
             },
             timeout: match timeout {
                 Some(seconds) => self.timeout(seconds),
                 None => Some(RunTimeout::default()),
             },
             work,
+            logins: self.logins(credentials)?,
         })
     }
 }

@@ -4,6 +4,7 @@ use gantry_api as types;
 use gantry_domain::base_trigger::BaseImageTrigger;
 use gantry_domain::pattern::{Pattern, Patterns};
 use gantry_domain::task::Status;
+use gantry_domain::tracked_image::{TagPolicies, TagPolicy};
 use gantry_domain::trigger::{
     CommitRules, PathRules, PollInterval, PullRequestRules, SourceTrigger,
 };
@@ -54,6 +55,14 @@ impl Checker<'_> {
         let images = self.patterns("base_image_trigger.images", &given.images);
         let name = given.name.clone();
         Some(BaseImageTrigger { name, status: status?, kind: kind?, images: images? })
+    }
+
+    pub(crate) fn base_image_follow(&mut self, texts: &[String]) -> Option<TagPolicies> {
+        let target = "base_image_follow";
+        let parsed: Vec<Option<TagPolicy>> =
+            texts.iter().map(|text| self.mistakes.parse(target, text)).collect();
+        let parsed: Vec<TagPolicy> = parsed.into_iter().collect::<Option<_>>()?;
+        self.mistakes.check(target, TagPolicies::try_from(parsed))
     }
 
     fn trigger_name(&mut self, target: &str, name: &str) {

@@ -45,12 +45,9 @@ impl Checker<'_> {
         if whole.push && whole.images.is_some_and(<[Template]>::is_empty) {
             self.mistakes.add("images", "name at least one image to push, or set `push` to false");
         }
-        let git = match whole.source {
-            Source::Git(git) => Some(git),
-            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
-        };
+        let git = whole.source.git();
         if whole.needs_files && *whole.source == Source::Nothing {
-            let message = "it has no files, and this needs some: give the address of a git repository or a `.tar.gz`";
+            let message = "it has no files, and this needs some: give the address of a git repository, a `.tar.gz` or an artifact";
             self.mistakes.add("context", message);
         }
         if let Some(trigger) = whole.source_trigger {
@@ -121,8 +118,7 @@ impl Checker<'_> {
 }
 
 fn may_have_branch(source: &Source) -> bool {
-    match source {
-        Source::Git(git) => git.reference.as_ref().is_none_or(|name| never_moves(name).is_none()),
-        Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => false,
-    }
+    let may_have =
+        |git: &GitSource| git.reference.as_ref().is_none_or(|name| never_moves(name).is_none());
+    source.git().is_some_and(may_have)
 }

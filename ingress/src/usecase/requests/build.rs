@@ -8,6 +8,7 @@ use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
+use crate::usecase::code_choice;
 use crate::usecase::recipe::{Checker, Whole};
 
 pub(crate) async fn start_build(
@@ -19,6 +20,7 @@ pub(crate) async fn start_build(
 ) -> Result<Started, Refusal> {
     let request = Request::new(asked, allowed, registry)?;
     let draft = quick_build(state, registry, new, &request).await?;
+    code_choice::check_declared(&draft.recipe, allowed.token().scope)?;
     request.start(state, registry, None, None, draft).await
 }
 
@@ -29,8 +31,11 @@ async fn quick_build(
     request: &Request,
 ) -> Result<RunDraft, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
-    let source =
+    let mut source =
         check.source(state.store.as_ref(), new.context.as_deref(), new.upload.as_deref()).await?;
+    if let Some(source) = &mut source {
+        check.submodules(source, new.submodules);
+    }
     let build = check.recipe(source, &new.into(), None)?;
     let git_token = check.git_token(new.git_token.as_deref())?;
     if let Some(source) = &build.source {

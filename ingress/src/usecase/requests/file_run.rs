@@ -34,9 +34,12 @@ async fn file_run(
 ) -> Result<RunDraft, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let (context, upload) = (new.context.as_deref(), new.upload.as_deref());
-    let source = check.source_or_nothing(state.store.as_ref(), context, upload).await?;
+    let mut source = check.source_or_nothing(state.store.as_ref(), context, upload).await?;
+    if let Some(source) = &mut source {
+        check.submodules(source, new.submodules);
+    }
     let (platform, timeout) = (new.platform.as_deref(), new.timeout);
-    let parts = check.file_recipe(source, platform, timeout, &new.task_file)?;
+    let parts = check.file_recipe(source, platform, timeout, &new.task_file, &new.credentials)?;
     let git_token = check.git_token(new.git_token.as_deref())?;
     if let Some(source) = &parts.source {
         check.together(&Whole {

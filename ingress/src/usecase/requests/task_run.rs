@@ -4,6 +4,7 @@ use gantry_api::TaskRunCreate;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
+use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::token::Scope;
 
@@ -43,7 +44,10 @@ async fn overridden(
     if given.context.is_some() || given.upload.is_some() {
         let store = state.store.as_ref();
         let (context, upload) = (given.context.as_deref(), given.upload.as_deref());
-        if let Some(source) = check.source(store, context, upload).await? {
+        if let Some(mut source) = check.source(store, context, upload).await? {
+            if let Source::Git(git) = &mut source {
+                git.submodules = recipe.source.has_submodules();
+            }
             recipe.source = source;
         }
         code_choice::take_declared(&mut recipe);

@@ -15,9 +15,11 @@ use crate::refusal::Refusal;
 use crate::state::State;
 
 mod list;
+mod queue;
 mod waits;
 
 pub(crate) use list::{Wanted, list};
+pub(crate) use queue::forecasts;
 pub(crate) use waits::{explain_wait, waits_for};
 
 /// A run that the caller may see. Hidden runs are nobody's to see.

@@ -1,6 +1,7 @@
 //! Objects in a directory or a bucket, through the `object_store` crate.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -74,6 +75,11 @@ impl Blobs for ObjectBlobs {
         let location = location(path)?;
         let failed = |error| blob_error(path, &error);
         self.store.get(&location).await.map_err(failed)?.bytes().await.map_err(failed)
+    }
+
+    async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, BlobError> {
+        let location = location(path)?;
+        self.store.get_range(&location, range).await.map_err(|error| blob_error(path, &error))
     }
 
     async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError> {

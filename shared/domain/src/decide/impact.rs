@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Rule;
-use crate::image::ImageReference;
+use crate::tracked_image::TrackedImage;
 use crate::wave::{LastBuild, NodeTask};
 
 /// Who uses which image, and what the last build of each task made.
 #[derive(Debug, Clone, Default)]
 pub struct ImageGraph {
     /// The tasks that need an image.
-    pub users: BTreeMap<ImageReference, Vec<ImageUse>>,
+    pub users: BTreeMap<TrackedImage, Vec<ImageUse>>,
     /// The last successful run of each task that has one.
     pub builds: BTreeMap<NodeTask, LastBuild>,
 }
@@ -49,7 +49,7 @@ pub struct AffectedTask {
     /// How many builds lead to it, from 1.
     pub depth: usize,
     /// The image through which it is reached first.
-    pub through: ImageReference,
+    pub through: TrackedImage,
     /// The tasks that it waits for.
     pub after: Vec<NodeTask>,
     /// Whether it waits for itself through other tasks. Tasks of a circle are built by name.
@@ -62,14 +62,14 @@ pub struct UnaffectedTask {
     /// The task.
     pub task: NodeTask,
     /// The image that it needs.
-    pub through: ImageReference,
+    pub through: TrackedImage,
     /// Why not.
     pub rule: Rule,
 }
 
 /// What a change of `base` would rebuild.
 #[must_use]
-pub fn impact(graph: &ImageGraph, base: &ImageReference) -> Impact {
+pub fn impact(graph: &ImageGraph, base: &TrackedImage) -> Impact {
     let reached = Reached::from(graph, base);
     let tasks: Vec<&NodeTask> = reached.through.keys().collect();
     let place: BTreeMap<&NodeTask, usize> =
@@ -109,16 +109,18 @@ pub fn impact(graph: &ImageGraph, base: &ImageReference) -> Impact {
 #[derive(Default)]
 struct Reached {
     /// The image through which each is reached first.
-    through: BTreeMap<NodeTask, ImageReference>,
+    through: BTreeMap<NodeTask, TrackedImage>,
     /// Which task waits for which: first the one that is waited for.
     edges: BTreeSet<(NodeTask, NodeTask)>,
     others: Vec<UnaffectedTask>,
 }
 
 impl Reached {
-    fn from(graph: &ImageGraph, base: &ImageReference) -> Self {
+    fn from(graph: &ImageGraph, base: &TrackedImage) -> Self {
         let mut reached = Self::default();
-        let mut open: VecDeque<(Option<NodeTask>, ImageReference)> = [(None, base.clone())].into();
+        let policies: Vec<&TrackedImage> =
+            graph.users.keys().filter(|image| image.pattern().is_some()).collect();
+        let mut open: VecDeque<(Option<NodeTask>, TrackedImage)> = [(None, base.clone())].into();
         while let Some((maker, image)) = open.pop_front() {
             for user in graph.users.get(&image).into_iter().flatten() {
                 if maker.as_ref().is_some_and(|maker| !follows(maker, &user.task)) {
@@ -136,13 +138,16 @@ impl Reached {
                 }
                 reached.through.insert(user.task.clone(), image.clone());
                 let made = graph.builds.get(&user.task).map_or(&[][..], |build| &build.made);
-                open.extend(made.iter().map(|image| (Some(user.task.clone()), image.clone())));
+                let tags = made.iter().filter_map(TrackedImage::tag_of);
+                let chosen = policies.iter().filter(|it| made.iter().any(|made| it.may_be(made)));
+                let tracked = tags.chain(chosen.copied().cloned());
+                open.extend(tracked.map(|image| (Some(user.task.clone()), image)));
             }
         }
         reached
     }
 
-    fn pass_over(&mut self, user: &ImageUse, through: &ImageReference, rule: &Rule) {
+    fn pass_over(&mut self, user: &ImageUse, through: &TrackedImage, rule: &Rule) {
         let (task, through, rule) = (user.task.clone(), through.clone(), rule.clone());
         let other = UnaffectedTask { task, through, rule };
         if !self.others.contains(&other) {
@@ -254,7 +259,7 @@ mod tests {
         }
     }
 
-    fn image(name: &str) -> ImageReference {
+    fn image(name: &str) -> TrackedImage {
         format!("reg.test/{name}:1").parse().unwrap()
     }
 
@@ -275,7 +280,7 @@ mod tests {
         LastBuild {
             run: "ca1".parse().unwrap(),
             used: Vec::new(),
-            made: vec![image(name)],
+            made: vec![image(name).tagged().unwrap()],
             took: seconds * 1000,
             at: Timestamp::default(),
         }
@@ -289,6 +294,18 @@ mod tests {
             format!("{} {}{circle}<{}", it.depth, it.task.task.name, after.join(","))
         };
         impact.tasks.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_follows_the_tags_of_a_repository_is_reached_through_those_that_match() {
+        let mut graph = graph(&[("base", &["os"], 1)]);
+        for (name, policy) in [("web", "reg.test/base:^1"), ("api", "reg.test/base:2.*")] {
+            let user = ImageUse { task: task(name), rule: None };
+            graph.users.insert(policy.parse().unwrap(), vec![user]);
+        }
+        let impact = impact(&graph, &image("os"));
+        assert_eq!(order(&impact), ["1 base<", "2 web<base"]);
+        assert_eq!(impact.tasks[1].through.to_string(), "reg.test/base:^1");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::{OtherAddress, Rule};
 use crate::event::{Comment, PullRequestChange, Push, PushedRef};
 use crate::pull_request::{Association, PullRequest};
-use crate::source::{GitSource, GitUrl, RefKind, RefName, RepositoryKey, Source};
+use crate::source::{GitUrl, RefKind, RefName, RepositoryKey};
 use crate::task::{Status, Task};
 use crate::trigger::{CommitRules, Forks, PullRequestAction, PullRequestRules, SourceTrigger};
 
@@ -14,14 +14,15 @@ use crate::trigger::{CommitRules, Forks, PullRequestAction, PullRequestRules, So
 #[must_use]
 pub fn watched_repository(task: &Task) -> Option<RepositoryKey> {
     task.source_trigger.as_ref()?;
-    git_source(task).map(|git| git.url.key())
+    task.recipe.source.git().map(|git| git.url.key())
 }
 
 /// The branch that a task's source trigger watches; `None` means the default branch.
 #[must_use]
 pub fn watched_branch(task: &Task) -> Option<RefName> {
     let trigger = task.source_trigger.as_ref()?;
-    let reference = trigger.branch.as_ref().or_else(|| git_source(task)?.reference.as_ref())?;
+    let reference =
+        trigger.branch.as_ref().or_else(|| task.recipe.source.git()?.reference.as_ref())?;
     match reference.kind() {
         RefKind::DefaultBranch => None,
         RefKind::Branch(branch) => Some(branch),
@@ -30,17 +31,10 @@ pub fn watched_branch(task: &Task) -> Option<RefName> {
     }
 }
 
-fn git_source(task: &Task) -> Option<&GitSource> {
-    match &task.recipe.source {
-        Source::Git(git) => Some(git),
-        Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
-    }
-}
-
 /// The two URLs, if an event and the task name different servers.
 #[must_use]
 pub fn other_address(reported: &GitUrl, task: &Task) -> Option<OtherAddress> {
-    let url = &git_source(task)?.url;
+    let url = &task.recipe.source.git()?.url;
     let (pushed, asked) = (reported.as_url(), url.as_url());
     // Both match by host, port and path, so only the scheme can differ.
     let is_one_server = pushed.origin() == asked.origin();
@@ -242,6 +236,7 @@ fn match_reference(push: &Push, task: &Task, trigger: &SourceTrigger) -> Result<
 mod tests {
     use super::*;
     use crate::decide::samples::{push, task};
+    use crate::source::Source;
 
     fn verdict(push: &Push, task: &Task) -> String {
         match match_push(push, task) {

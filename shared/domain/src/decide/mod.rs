@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Command, PushedRef};
 use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, TaskId, WaveId};
-use crate::image::ImageReference;
 use crate::pull_request::Association;
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timer::TimerName;
 use crate::timestamp::Timestamp;
+use crate::tracked_image::TrackedImage;
 use crate::trigger::PullRequestAction;
 
 pub mod bases;
+pub mod forecast;
 pub mod impact;
 pub mod judge;
 pub mod matcher;
@@ -247,12 +248,12 @@ pub enum Rule {
     /// The report was taken as a hint: the registry is asked what the tag has.
     RegistryAsked {
         /// The tag.
-        image: ImageReference,
+        image: TrackedImage,
     },
     /// No task of the registry uses the image.
     NoUser {
         /// The image.
-        image: ImageReference,
+        image: TrackedImage,
     },
     /// The image was pushed by a run of a wave that somebody dropped.
     WaveDropped {

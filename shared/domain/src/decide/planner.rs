@@ -7,7 +7,7 @@ use crate::built_on::BuiltOn;
 use crate::cause::{BuiltHead, Cause, MovedBase};
 use crate::event::{PullRequestRefs, Push, TimerDue};
 use crate::fact::Fact;
-use crate::id::{EventId, RegistryName, RunId, TokenId, WaveId};
+use crate::id::{EventId, GroupName, RegistryName, RunId, TokenId, WaveId};
 use crate::lineage::BaseImage;
 use crate::pull_request::{PullRequest, PullRequestVersion};
 use crate::recipe::{PullRequestBuild, Recipe, RunTimeout, Work};
@@ -39,6 +39,8 @@ pub struct RunDraft {
     pub cause: Cause,
     /// Whether it may move tags that a newer change has moved.
     pub force_tags: bool,
+    /// The concurrency group of the task.
+    pub concurrency_group: Option<GroupName>,
     /// What it waits for before it may be admitted.
     pub held: Option<WaitReason>,
     /// The facts that it will be built on, if they are known before the source is fetched.
@@ -70,6 +72,7 @@ impl RunDraft {
             git_token: self.git_token,
             cause: self.cause,
             force_tags: self.force_tags,
+            concurrency_group: self.concurrency_group,
             built_on: self.built_on,
             read: None,
             created_for: None,
@@ -185,6 +188,7 @@ pub fn for_pull_request(
             author: now.pull_request.author.clone(),
         },
         force_tags: false,
+        concurrency_group: task.concurrency_group.clone(),
         held: (is_fork && rules.forks == Forks::Hold).then_some(WaitReason::Approval),
         built_on: BuiltOn::fact(now.fact.key.clone(), now.fact.generation),
         trace: None,
@@ -204,6 +208,7 @@ pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
         git_token: task.git_token.clone(),
         cause: head.cause(),
         force_tags: false,
+        concurrency_group: task.concurrency_group.clone(),
         held: None,
         built_on: BuiltOn::fact(head.fact.key.clone(), head.fact.generation),
         trace: None,
@@ -233,6 +238,7 @@ fn scan(task: &Task, recipe: Recipe, cause: Cause) -> RunDraft {
         git_token: task.git_token.clone(),
         cause,
         force_tags: false,
+        concurrency_group: None,
         held: None,
         // It moves no tags, so nothing asks what it was built on.
         built_on: BuiltOn::Unread,
@@ -259,6 +265,7 @@ pub fn for_timer(task: &Task, event: &EventId, due: &TimerDue, queues: bool) -> 
             queues,
         },
         force_tags: false,
+        concurrency_group: task.concurrency_group.clone(),
         held: None,
         built_on: BuiltOn::Unread,
         trace: None,
@@ -301,6 +308,7 @@ pub fn for_wave(task: &Task, build: WaveBuild) -> RunDraft {
         git_token: task.git_token.clone(),
         cause: Cause::BaseImages { event, wave, moved, head },
         force_tags: false,
+        concurrency_group: task.concurrency_group.clone(),
         held: None,
         built_on,
         trace,
@@ -322,6 +330,7 @@ pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
+        concurrency_group: task.concurrency_group.clone(),
         held: None,
         built_on: BuiltOn::Unread,
         trace: None,
@@ -346,6 +355,7 @@ pub fn for_quick_run(
         git_token,
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
+        concurrency_group: None,
         held: None,
         built_on: BuiltOn::Unread,
         trace: None,
@@ -380,6 +390,7 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
             branch: run.branch().cloned(),
         },
         force_tags: false,
+        concurrency_group: run.concurrency_group.clone(),
         // To start it again is no approval.
         held: (needs_approval && run.approved.is_none()).then_some(WaitReason::Approval),
         built_on: run.built_on.clone(),

@@ -1,7 +1,7 @@
 //! A task and a matching push, for the tests of this folder.
 
 use crate::event::{Push, PushedRef};
-use crate::platform::Platform;
+use crate::platforms::Platforms;
 use crate::pull_request::ChangedFiles;
 use crate::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use crate::task::{Status, Task};
@@ -16,7 +16,7 @@ pub(crate) fn task() -> Task {
         status: Status::Enabled,
         recipe: Recipe {
             source: "https://github.com/octo/hello.git#main:app".parse().unwrap(),
-            platform: Platform::default(),
+            platforms: Platforms::default(),
             timeout: RunTimeout::default(),
             work: Work::Build(ImageBuild {
                 dockerfile: "Dockerfile".parse().unwrap(),
@@ -27,6 +27,8 @@ pub(crate) fn task() -> Task {
                 push: true,
                 no_cache: false,
             }),
+            logins: std::collections::BTreeMap::new(),
+            follows: crate::tracked_image::TagPolicies::default(),
             bases: Vec::new(),
             pull_request: None,
         },
@@ -37,6 +39,7 @@ pub(crate) fn task() -> Task {
         reports: true,
         api_token: None,
         run_limit: None,
+        concurrency_group: None,
         created: Timestamp::default(),
         updated: Timestamp::default(),
     }

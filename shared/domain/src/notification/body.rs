@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::news::Image;
 use super::{Format, MessageId, News, Notification, slack, teams};
 use crate::timestamp::Timestamp;
 
@@ -96,9 +97,7 @@ impl News {
                 "message": failure.message,
             })
         });
-        let images = self.images.iter();
-        let images: Vec<Value> =
-            images.map(|image| json!({ "image": image.name, "digest": image.digest })).collect();
+        let images: Vec<Value> = self.images.iter().map(image).collect();
         json!({
             "run": self.run.to_string(),
             "status": self.event.status().as_str(),
@@ -117,6 +116,19 @@ impl News {
             "url": self.link(),
         })
     }
+}
+
+/// An image; of an index with the image for each platform.
+fn image(image: &Image) -> Value {
+    let mut value = json!({ "image": image.name, "digest": image.digest });
+    if !image.children.is_empty() {
+        value["platforms"] = image
+            .children
+            .iter()
+            .map(|child| json!({ "platform": child.platform, "digest": child.digest }))
+            .collect();
+    }
+    value
 }
 
 #[cfg(test)]
@@ -161,6 +173,7 @@ pub(super) mod tests {
             images: vec![Image {
                 name: "registry.test/web:ca1".to_owned(),
                 digest: format!("sha256:{}", "b".repeat(64)),
+                children: Vec::new(),
             }],
             failure: None,
             ..failed()

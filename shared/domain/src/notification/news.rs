@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RunEvent;
 use crate::id::{RegistryName, RunId, StepId, TaskName};
+use crate::lineage::ChildImage;
 use crate::run::{ErrorCode, Run, RunState};
-use crate::source::{CommitId, RefName, RepositoryKey, Source};
+use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 
 /// How many images a message names.
@@ -68,6 +69,9 @@ pub struct Image {
     pub name: String,
     /// Its digest.
     pub digest: String,
+    /// The images that an index consists of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildImage>,
 }
 
 /// Why a run did not succeed.
@@ -99,10 +103,7 @@ impl News {
         };
         let done = run.state.done();
         let outputs = done.and_then(|done| done.outcome.product()).map(|made| &made.outputs);
-        let repository = match &run.recipe.source {
-            Source::Git(git) => Some(git.url.key()),
-            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
-        };
+        let repository = run.recipe.source.git().map(|git| git.url.key());
         Some(Self {
             event,
             at,
@@ -121,6 +122,7 @@ impl News {
                 .map(|output| Image {
                     name: output.image.to_string(),
                     digest: output.digest.to_string(),
+                    children: output.children.clone(),
                 })
                 .collect(),
             created: run.created,

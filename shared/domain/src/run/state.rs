@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::Lease;
-use crate::id::{PoolName, WaveId};
+use crate::id::{GroupName, PoolName, RunId, WaveId};
 use crate::run::{Outcome, RunStatus};
 use crate::timestamp::Timestamp;
 
@@ -99,6 +99,13 @@ pub enum WaitReason {
     },
     /// The end of an earlier run of its timer.
     EarlierRun,
+    /// The end of another run of its concurrency group.
+    Group {
+        /// The group.
+        group: GroupName,
+        /// The run that is ready or executed.
+        run: RunId,
+    },
     /// The pause before another attempt.
     Backoff {
         /// The end of the pause.
@@ -149,6 +156,7 @@ impl WaitReason {
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
             | Self::EarlierRun
+            | Self::Group { .. }
             | Self::Secrets
             | Self::WorkerLost { .. }
             | Self::HandedBack => None,
@@ -156,10 +164,18 @@ impl WaitReason {
     }
 }
 
+impl WaitReason {
+    /// Whether the run is not considered for admission.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Approval | Self::Bases { .. })
+    }
+}
+
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admission => f.write_str("admission"),
+            Self::Admission => f.write_str("its turn"),
             Self::Approval => f.write_str(
                 "approval, because its pull request is from a fork: `gantry runs approve`, or `/gantry approve COMMIT` below it",
             ),
@@ -171,6 +187,9 @@ impl fmt::Display for WaitReason {
             }
             Self::TaskLimit { limit } => write!(f, "one of the task's {limit} places for runs"),
             Self::EarlierRun => f.write_str("the end of an earlier run of its timer"),
+            Self::Group { group, run } => {
+                write!(f, "the end of run {run}, in its concurrency group {group}")
+            }
             Self::Secrets => f.write_str("the values of its secrets"),
             Self::Backoff { until, error } => {
                 write!(f, "another attempt at {until}, after: {error}")
@@ -366,6 +385,7 @@ mod tests {
         Lease {
             attempt: 1,
             worker: "w".parse().unwrap(),
+            pool: "linux-amd64".parse().unwrap(),
             nonce: "0".repeat(32).parse().unwrap(),
             since: Timestamp::from_millis(1),
             until: Timestamp::from_millis(2),

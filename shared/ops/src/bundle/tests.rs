@@ -26,7 +26,7 @@ fn run(id: &str, image: &str) -> Run {
         "run_type": "QuickBuild",
         "recipe": {
             "source": { "kind": "git", "url": "https://git.test/hello.git" },
-            "platform": "linux/amd64",
+            "platforms": "linux/amd64",
             "timeout": 60,
             "work": { "build": { "dockerfile": "Dockerfile", "images": [image], "push": true } },
         },
@@ -60,6 +60,8 @@ fn bundle(secret: &str) -> Bundle {
             ReadSecret { value: SecretString::from(secret), version: NonZeroU32::new(2) },
         )]
         .into(),
+        secret_usernames: vec![SecretString::from("robot-7")],
+        take_by: None,
     }
 }
 
@@ -92,6 +94,24 @@ fn a_token_for_git_is_over_a_minute_before_its_end_and_one_without_an_end_never_
     assert!(!opened.is_over(Timestamp::from_millis(3_539_999)));
     assert!(opened.is_over(Timestamp::from_millis(3_540_000)));
     assert!(!Bundle::default().is_over(Timestamp::from_millis(i64::MAX)));
+}
+
+#[test]
+fn a_run_that_is_taken_too_late_needs_new_credentials_for_registries() {
+    let key = ring(&[1]).pool_key(&pool("p"));
+    let by = Timestamp::from_millis(60_000);
+    let bundle = Bundle { git_token_until: None, take_by: Some(by), ..bundle("s") };
+    let sealed = bundle.seal(&key.public(), &ca1()).unwrap();
+    let opened = Bundle::open(&key, &ca1(), &sealed).unwrap();
+    assert!(!opened.is_over(Timestamp::from_millis(59_999)));
+    assert!(opened.is_over(by));
+}
+
+#[test]
+fn a_user_name_from_a_secret_is_masked_and_one_that_was_given_is_not() {
+    let masked = bundle("hunter2").masked().unwrap();
+    let masked: Vec<&str> = masked.iter().map(ExposeSecret::expose_secret).collect();
+    assert!(masked.contains(&"robot-7") && !masked.contains(&"mona"), "{masked:?}");
 }
 
 #[test]
@@ -206,12 +226,12 @@ fn more_secrets_than_can_be_masked_are_refused_and_the_largest_is_named() {
         let value = SecretString::from("x".repeat(bytes));
         Bundle { build_args: [("KEY".parse().unwrap(), value)].into(), ..bundle("y") }
     };
-    // The lengths of the password, the token, the value, the secret and the query.
-    let others = 1 + 1 + 1 + 1 + "sig=a-signature".len();
-    assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 6);
+    // The lengths of the password, the token, the value, the secret, the query and the user name.
+    let others = 1 + 1 + 1 + 1 + "sig=a-signature".len() + "robot-7".len();
+    assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 7);
     let refused = of(MOST_SECRET_BYTES - others + 1).masked().unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the secrets of a run take 32769 bytes together, and more than 32768 cannot be masked in its log (the largest is `KEY`, 32750 bytes): make them smaller, or give files to the build another way"
+        "the secrets of a run take 32769 bytes together, and more than 32768 cannot be masked in its log (the largest is `KEY`, 32743 bytes): make them smaller, or give files to the build another way"
     );
 }

@@ -236,6 +236,8 @@ labels! {
         TaskLimit = "task_limit",
         /// An earlier run of its timer.
         EarlierRun = "earlier_run",
+        /// Another run of its concurrency group.
+        Group = "group",
         /// The pause before another attempt.
         Backoff = "backoff",
         /// Something is unavailable.
@@ -328,6 +330,8 @@ labels! {
     EngineOperation = "operation" {
         /// Asking for its name and state.
         Info = "info",
+        /// Asking for the platforms that it builds for.
+        Platforms = "platforms",
         /// Building an image.
         Build = "build",
         /// Tagging an image.
@@ -529,6 +533,7 @@ impl From<&WaitReason> for Waiting {
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::EarlierRun => Self::EarlierRun,
+            WaitReason::Group { .. } => Self::Group,
             WaitReason::Backoff { .. } => Self::Backoff,
             WaitReason::Unavailable { .. } => Self::Unavailable,
             WaitReason::Secrets | WaitReason::VaultAway { .. } => Self::Secrets,

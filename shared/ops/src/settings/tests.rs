@@ -53,6 +53,27 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 }
 
 #[test]
+fn registries_have_intervals_of_their_own_which_are_no_shorter_than_half_a_minute() {
+    let parse = |value: &str| {
+        let flags = [flag("images.intervals", value)];
+        let layers = Layers { file: None, environment: &[], flags: &flags, rules: &[] };
+        Settings::parse(&layers).map_err(|mistakes| mistakes.to_string())
+    };
+    let intervals = parse("index.docker.io=30m,reg.lan:5000=30s").unwrap().images.intervals;
+    let shown: Vec<_> = intervals.iter().map(|(host, it)| (host.as_str(), it.as_secs())).collect();
+    assert_eq!(shown, [("docker.io", 1800), ("reg.lan:5000", 30)]);
+    for (wrong, rule) in [
+        ("docker.io", "`docker.io` has no interval: write `HOST=DURATION`"),
+        ("docker.io=soon", "a duration is a whole number"),
+        ("docker.io=1h,index.docker.io=2h", "it names docker.io twice: remove one"),
+        ("docker.io=29s", "at least 30 seconds each"),
+    ] {
+        let refused = parse(wrong).unwrap_err();
+        assert!(refused.contains(rule), "{refused}");
+    }
+}
+
+#[test]
 fn all_mistakes_of_all_layers_are_told_at_once() {
     let environment = variables(&[
         ("GANTRY_WORKER_SLOTS", "many"),
@@ -163,5 +184,26 @@ fn a_github_app_has_an_id_a_key_a_host_that_is_github_and_grants() {
     ] {
         let mistakes = parse(&flags).unwrap_err().to_string();
         assert!(mistakes.contains(told), "{mistakes}");
+    }
+}
+
+#[test]
+fn a_registry_has_one_credential_helper_whose_credentials_live_for_minutes_at_least() {
+    let parse = |key: &str, value: &str| {
+        let flags = [flag(key, value)];
+        let layers = Layers { file: None, environment: &[], flags: &flags, rules: &[] };
+        Settings::parse(&layers).map_err(|mistakes| mistakes.to_string())
+    };
+    let settings = parse("credential.helpers", "ghcr.io=pass,registry.lan:5000=/opt/helper");
+    let helpers = settings.unwrap().credential.helpers;
+    let shown: Vec<String> = helpers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["ghcr.io=pass", "registry.lan:5000=/opt/helper"]);
+    for (key, wrong, rule) in [
+        ("credential.helpers", "ghcr.io=../pass", "`HOST=NAME` for the program"),
+        ("credential.helpers", "docker.io=a,index.docker.io=b", "it names a host twice"),
+        ("credential.lifetime", "10s", "at least five minutes"),
+    ] {
+        let refused = parse(key, wrong).unwrap_err();
+        assert!(refused.contains(rule), "{refused}");
     }
 }

@@ -1,6 +1,7 @@
 //! One run of the git program, isolated from everything outside of gantry.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,8 @@ use super::failure::{Context, classify};
 
 /// The file descriptor of the credential helper's pipe in the child.
 const CREDENTIALS_FD: i32 = 3;
+/// The file descriptor of the lock in the child.
+const LOCK_FD: i32 = 4;
 
 /// Answers git's `get` with the content of the pipe, once. A constant, so it contains no user input.
 const CREDENTIALS_HELPER: &str = "!f() { test \"$1\" = get && cat <&3; }; f";
@@ -73,6 +76,17 @@ const SETTINGS: [(&str, &str); 19] = [
     ("transfer.bundleURI", "false"),
 ];
 
+/// A folder whose growth is limited.
+pub(super) struct Watched {
+    pub(super) folder: PathBuf,
+    /// Its size at the beginning.
+    pub(super) before: u64,
+    /// What earlier programs have used of the limit.
+    pub(super) used: u64,
+    /// The limit in bytes.
+    pub(super) most: u64,
+}
+
 pub(super) struct Command<'a> {
     program: &'a Path,
     /// For errors, like `the fetch of https://…`.
@@ -83,7 +97,8 @@ pub(super) struct Command<'a> {
     settings: Vec<(String, String)>,
     folder: PathBuf,
     credentials: Option<OwnedFd>,
-    watched: Option<(PathBuf, u64)>,
+    lock: Option<OwnedFd>,
+    watched: Option<Watched>,
     /// The folder it writes to, for the error of a full disk.
     writes_to: PathBuf,
 }
@@ -100,6 +115,7 @@ impl<'a> Command<'a> {
             settings: settings.into(),
             folder: PathBuf::from("/"),
             credentials: None,
+            lock: None,
             watched: None,
             writes_to: PathBuf::from("/"),
         }
@@ -136,9 +152,19 @@ impl<'a> Command<'a> {
         self.writes_to = folder.to_owned();
     }
 
-    /// Kills the program once `folder` has grown by more than `most` bytes.
-    pub(super) fn watch(&mut self, folder: PathBuf, most: u64) {
-        self.watched = Some((folder, most));
+    pub(super) fn writes_to(&mut self, folder: &Path) {
+        self.writes_to = folder.to_owned();
+    }
+
+    /// Keeps a locked file open in the program and its child processes, so that the lock lasts as long as they do.
+    pub(super) fn hold(&mut self, lock: &File) -> Result<(), GitError> {
+        self.lock = Some(lock.try_clone().map_err(|error| self.failed(&error))?.into());
+        Ok(())
+    }
+
+    /// Kills the program once a folder has grown too large.
+    pub(super) fn watch(&mut self, watched: Watched) {
+        self.watched = Some(watched);
     }
 
     /// Allows it to connect to `url`, at the addresses that the guard has resolved. (Before version 2.37 git resolves
@@ -189,14 +215,15 @@ impl<'a> Command<'a> {
 
     /// Runs it to its end and returns its output.
     pub(super) async fn output(self, deadline: Instant) -> Result<Vec<u8>, GitError> {
-        self.run(deadline, async |stdout| {
+        // In a box, because callers wait for several programs.
+        Box::pin(self.run(deadline, async |stdout| {
             let mut output = Vec::new();
             stdout.take(LONGEST_OUTPUT + 1).read_to_end(&mut output).await?;
             match output.len() as u64 > LONGEST_OUTPUT {
                 true => Err(Unread::TooLarge(format!("{} MiB of output", LONGEST_OUTPUT >> 20))),
                 false => Ok(output),
             }
-        })
+        }))
         .await
     }
 
@@ -207,7 +234,7 @@ impl<'a> Command<'a> {
         deadline: Instant,
         mut look: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), GitError> {
-        self.run(deadline, async |stdout| {
+        Box::pin(self.run(deadline, async |stdout| {
             let mut stdout = BufReader::new(stdout);
             let mut entry = Vec::new();
             loop {
@@ -222,7 +249,7 @@ impl<'a> Command<'a> {
                 }
                 entry.clear();
             }
-        })
+        }))
         .await
     }
 
@@ -283,10 +310,14 @@ impl<'a> Command<'a> {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key);
             command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
         }
-        if let Some(parent_fd) = self.credentials.take() {
-            let mapping = FdMapping { parent_fd, child_fd: CREDENTIALS_FD };
+        let given = [(self.credentials.take(), CREDENTIALS_FD), (self.lock.take(), LOCK_FD)];
+        let given = given
+            .into_iter()
+            .filter_map(|(file, child_fd)| file.map(|parent_fd| FdMapping { parent_fd, child_fd }));
+        let given: Vec<_> = given.collect();
+        if !given.is_empty() {
             command
-                .fd_mappings(vec![mapping])
+                .fd_mappings(given)
                 .map_err(|error| self.failed(&std::io::Error::other(error)))?;
         }
         let child = command
@@ -319,13 +350,14 @@ impl<'a> Command<'a> {
 
     /// Completes only when the watched folder has grown too large.
     async fn grown_too_large(&self) -> GitError {
-        let Some((folder, most)) = &self.watched else { return std::future::pending().await };
-        let before = size_of(folder);
+        let Some(Watched { folder, before, used, most }) = &self.watched else {
+            return std::future::pending().await;
+        };
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if size_of(folder).saturating_sub(before) > *most {
+            if size_of(folder).saturating_sub(*before).saturating_add(*used) > *most {
                 return self.too_large(format!("{} MiB", most >> 20));
             }
         }
@@ -388,7 +420,7 @@ async fn tail(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
 
 /// The bytes of the files under a repository's `objects`. Packs are few, so this does not block for long; but a host of
 /// the dumb protocol serves objects one by one, into 256 folders.
-fn size_of(folder: &Path) -> u64 {
+pub(super) fn size_of(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let metadata = entry.metadata().ok()?;

@@ -1,9 +1,10 @@
 //! Why git failed, and whether a retry may help.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gantry_domain::source::{CommitId, GitUrl};
+use gantry_domain::source::{CommitId, CommitPrefix, GitUrl};
 
 use crate::guard::OutboundRefused;
 
@@ -13,13 +14,29 @@ use crate::guard::OutboundRefused;
 pub enum GitError {
     /// There is no such branch, tag or commit.
     #[error(
-        "`{reference}` is not in {url}: check the branch or tag name; a commit is written in full"
+        "`{reference}` is not in {url}: check the name of the branch or tag, or the digits of the commit"
     )]
     UnknownRef {
         /// The repository.
         url: GitUrl,
         /// As requested.
         reference: String,
+    },
+    /// Several commits have ids that begin like this.
+    #[error("several commits in {url} begin with {prefix}: write more of its digits")]
+    Ambiguous {
+        /// The repository.
+        url: GitUrl,
+        /// As requested.
+        prefix: CommitPrefix,
+    },
+    /// A submodule cannot be fetched, because of what the repository says of it.
+    #[error("the submodule `{path}` cannot be fetched: {why}")]
+    Submodule {
+        /// Its path in the repository.
+        path: String,
+        /// The reason and the remedy.
+        why: String,
     },
     /// The repository is empty.
     #[error(
@@ -133,6 +150,15 @@ pub enum GitError {
 }
 
 impl GitError {
+    /// The error for a file in `folder` that could not be written during `what`.
+    #[must_use]
+    pub fn of_file(what: String, folder: &Path, error: &std::io::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            return Self::DiskFull { folder: folder.to_owned() };
+        }
+        Self::Failed { what, message: error.to_string() }
+    }
+
     /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -144,6 +170,8 @@ impl GitError {
             // Another worker may have git, and an unknown error is not held against the user.
             Self::NoProgram { .. } | Self::Failed { .. } => true,
             Self::UnknownRef { .. }
+            | Self::Ambiguous { .. }
+            | Self::Submodule { .. }
             | Self::Empty { .. }
             | Self::NoFolder { .. }
             | Self::CredentialsWanted { .. }

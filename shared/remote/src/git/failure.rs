@@ -17,7 +17,13 @@ pub(super) struct Context<'a> {
 }
 
 /// Phrases by meaning, the more specific first, since one failure prints several of them.
-const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+const DISK_FULL: &[&str] = &[
+    "No space left on device",
+    "Disk quota exceeded",
+    // A checkout that fails to write does not say why.
+    "unable to write file",
+    "unable to write new index file",
+];
 const MEMORY: &[&str] = &["Out of memory", "out of memory"];
 const TOO_DEEP: &[&str] = &["exceeded maximum allowed tree depth"];
 /// Followed by the path, up to the next quote. The second phrase: a folder replaced by a file of the same name.
@@ -44,6 +50,10 @@ const UNKNOWN_REF: &[&str] = &[
     "unadvertised object",
     "does not support shallow",
     "no such remote ref",
+    // The repository has another object format.
+    "mismatched algorithms",
+    "does not support algorithm",
+    "does not support this repository's object format",
 ];
 const HOST_FAILED: &[&str] = &["returned error: 5"];
 const UNREACHABLE: &[&str] = &[

@@ -83,7 +83,7 @@ impl<'a> Look<'a> {
         let repository = self.image.repository();
         let call = Call {
             path: format!("{repository}/blobs/{digest}"),
-            content: Content::Configuration,
+            content: Content::Blob,
             ..RegistryClient::about(self.image, Method::GET)
         };
         let problem = match self.ask(&call).await? {

@@ -116,7 +116,7 @@ impl ImageRegistry for RemoteImageRegistry {
         let versions = match stored {
             Stored::Index(index) => ImageVersions {
                 is_index: true,
-                by_platform: of_index(&look, image, &index, platforms).await?,
+                by_platform: of_index(&look, image, (digest, &index), platforms).await?,
             },
             Stored::Image { configuration } => ImageVersions {
                 is_index: false,
@@ -158,17 +158,18 @@ impl ImageRegistry for RemoteImageRegistry {
 async fn of_index(
     look: &Look<'_>,
     image: &ImageReference,
-    index: &Index,
+    (digest, index): (&Digest, &Index),
     platforms: &BTreeSet<Platform>,
 ) -> Result<BTreeMap<Platform, ImageVersion>, LookError> {
     let chosen: BTreeMap<&Platform, &Digest> =
         platforms.iter().filter_map(|platform| Some((platform, index.best(platform)?))).collect();
     let manifests: BTreeSet<&Digest> = chosen.values().copied().collect();
-    let reads = manifests.into_iter().map(|digest| of_manifest(look, image, digest));
+    let reads = manifests.into_iter().map(|manifest| of_manifest(look, image, manifest));
     let versions: BTreeMap<Digest, ImageVersion> = try_join_all(reads)
         .await?
         .into_iter()
         .flatten()
+        .map(|version| ImageVersion { index: Some(digest.clone()), ..version })
         .map(|version| (version.digest.clone(), version))
         .collect();
     let found = chosen
@@ -197,7 +198,8 @@ async fn of_manifest(
 }
 
 fn version(digest: &Digest, configuration: &ImageConfiguration) -> ImageVersion {
-    ImageVersion { digest: digest.clone(), content: configuration.content().clone() }
+    let content = configuration.content().clone();
+    ImageVersion { digest: digest.clone(), content, index: None, tag: None }
 }
 
 async fn stored(

@@ -13,7 +13,7 @@ use crate::http::says_away;
 pub enum RegistryError {
     /// The registry rejected the credentials, or the user lacks permission.
     #[error(
-        "{host} refused access to {what}: check the credentials of the registry; it said: {message}"
+        "{host} refused access to {what}: check the credentials of the registry or of the task; it said: {message}"
     )]
     Unauthorized {
         /// The registry.

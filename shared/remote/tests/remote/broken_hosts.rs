@@ -51,7 +51,7 @@ async fn fetched(fault: Fault, patience: Duration) -> (GitError, u64) {
             ResolvedRef { commit: "1".repeat(40).parse().unwrap(), name: None, branch: None }
         }
     };
-    let error = git().fetch(remote, &head, &repository).await.unwrap_err();
+    let error = git().fetch(remote, &head, &repository, None).await.unwrap_err();
     until_no_program_is_left(&host).await;
     (error, bytes_in(&repository.join("objects/pack")))
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_domain::source::GitUrl;
+use gantry_domain::source::{GitUrl, RefName};
 use gantry_ops::secret::{Credentials, SecretString};
 use gantry_remote::git::{Git, GitError, GitLimits, Remote, ResolvedRef};
 use gantry_remote::guard::OutboundPolicy;
@@ -35,8 +35,19 @@ fn token(password: &str) -> Credentials {
 }
 
 async fn resolve(url: &GitUrl, reference: Option<&str>) -> Result<ResolvedRef, GitError> {
-    let reference = reference.map(|reference| reference.parse().unwrap());
-    git().resolve(at(url), reference.as_ref()).await
+    resolve_with(&git(), at(url), reference).await
+}
+
+async fn resolve_with(
+    git: &Git,
+    remote: Remote<'_>,
+    reference: Option<&str>,
+) -> Result<ResolvedRef, GitError> {
+    let reference: Option<RefName> = reference.map(|reference| reference.parse().unwrap());
+    match reference.as_ref().and_then(RefName::commit) {
+        Some(commit) => Ok(ResolvedRef::of_commit(commit)),
+        None => git.resolve(remote, reference.as_ref()).await,
+    }
 }
 
 /// The files of a checkout with their content; links are `-> target`.
@@ -69,10 +80,9 @@ async fn fetched(
     let temporary = TempDir::new().unwrap();
     let (repository, work) = (temporary.path().join("repository"), temporary.path().join("work"));
     std::fs::create_dir(&work).unwrap();
-    let reference = reference.map(|reference| reference.parse().unwrap());
     let folder = folder.map(|folder| folder.parse().unwrap());
-    let head = git.resolve(at(url), reference.as_ref()).await?;
-    git.fetch(at(url), &head, &repository).await?;
+    let head = resolve_with(git, at(url), reference).await?;
+    git.fetch(at(url), &head, &repository, None).await?;
     git.checkout(&repository, &head.commit, folder.as_ref(), &work, soon()).await?;
     Ok((head, files(&work)))
 }
@@ -156,7 +166,7 @@ async fn a_commit_of_another_object_format_is_not_in_the_repository() {
         repository.commit("main", &[("a", "1")]).unwrap();
         let url: GitUrl = server.url(format).parse().unwrap();
         let unknown = "1".repeat(digits);
-        let error = resolve(&url, Some(&unknown)).await.unwrap_err();
+        let error = fetched(&git(), &url, Some(&unknown), None).await.unwrap_err();
         assert!(
             matches!(&error, GitError::UnknownRef { reference, .. } if *reference == unknown),
             "{error}"
@@ -166,25 +176,34 @@ async fn a_commit_of_another_object_format_is_not_in_the_repository() {
 }
 
 #[tokio::test]
-async fn only_new_commits_are_fetched_into_a_mirror() {
+async fn a_fetch_asks_the_host_also_for_a_commit_that_is_there_and_lists_nothing() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
-    repository.commit("main", &[("a", "1")]).unwrap();
+    let first = repository.commit("main", &[("a", "1")]).unwrap();
+    server.require("x-access-token", "good");
     let url: GitUrl = server.url("app").parse().unwrap();
     let mirror = TempDir::new().unwrap();
     let mirror = mirror.path().join("mirror");
+    let (good, bad) = (token("good"), token("bad"));
+    let as_ = |credentials| Remote { credentials, ..at(&url) };
 
-    let head = resolve(&url, None).await.unwrap();
-    git().fetch(at(&url), &head, &mirror).await.unwrap();
-    let asked = server.requests().len();
-    git().fetch(at(&url), &head, &mirror).await.unwrap();
-    assert_eq!(server.requests().len(), asked);
+    let head = ResolvedRef::of_commit(first.parse().unwrap());
+    for round in 0..2 {
+        assert_eq!(git().has(&mirror, &head.commit), round == 1);
+        let asked = server.requests().len();
+        git().fetch(as_(Some(&good)), &head, &mirror, None).await.unwrap();
+        // Without a token at first, with it, and for the commit: the references are not listed.
+        assert_eq!(server.requests().len() - asked, 3, "{:?}", server.requests());
+        let error = git().fetch(as_(Some(&bad)), &head, &mirror, None).await.unwrap_err();
+        assert!(matches!(error, GitError::Unauthorized { .. }), "{error}");
+        let error = git().fetch(as_(None), &head, &mirror, None).await.unwrap_err();
+        assert!(matches!(error, GitError::CredentialsWanted { .. }), "{error}");
+    }
 
-    repository.commit("main", &[("a", "2")]).unwrap();
-    let head = resolve(&url, None).await.unwrap();
-    assert!(!git().has(&mirror, &head.commit, soon()).await.unwrap());
-    git().fetch(at(&url), &head, &mirror).await.unwrap();
-    assert!(git().has(&mirror, &head.commit, soon()).await.unwrap());
+    // Somebody else's repository has the address now.
+    server.repository("app").unwrap().commit("main", &[("a", "2")]).unwrap();
+    let error = git().fetch(as_(Some(&good)), &head, &mirror, None).await.unwrap_err();
+    assert!(matches!(error, GitError::UnknownRef { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -202,7 +221,7 @@ async fn missing_references_and_folders_are_named() {
     assert_eq!(
         error,
         format!(
-            "`nope` is not in {url}: check the branch or tag name; a commit is written in full"
+            "`nope` is not in {url}: check the name of the branch or tag, or the digits of the commit"
         )
     );
     for folder in ["nope", "link", "file", "link/../real"] {
@@ -235,7 +254,7 @@ async fn only_the_right_credentials_are_accepted() {
     let remote = Remote { credentials: Some(&right), ..at(&url) };
     let head = git().resolve(remote, None).await.unwrap();
     let mirror = TempDir::new().unwrap();
-    git().fetch(remote, &head, &mirror.path().join("r")).await.unwrap();
+    git().fetch(remote, &head, &mirror.path().join("r"), None).await.unwrap();
 
     let broken = token("a\nhost=evil");
     let error =
@@ -260,7 +279,7 @@ async fn a_token_is_in_no_argument_environment_or_file() {
     server.behave(Behaviour::Silence);
     let remote = Remote { credentials: Some(&credentials), ..at(&url) };
     let git = git();
-    let work = git.fetch(remote, &head, &repository);
+    let work = git.fetch(remote, &head, &repository, None);
     let look = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         let mut seen = 0;

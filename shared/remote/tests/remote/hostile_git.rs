@@ -53,8 +53,8 @@ impl Checkout {
         let folder = folder.map(|folder| folder.parse().unwrap());
         let head = git().resolve(remote, None).await?;
         let (mirror, work) = (self.at("mirror"), self.at("work"));
-        git().fetch(remote, &head, &mirror).await?;
-        git().checkout(&mirror, &head.commit, folder.as_ref(), &work, deadline).await
+        git().fetch(remote, &head, &mirror, None).await?;
+        git().checkout(&mirror, &head.commit, folder.as_ref(), &work, deadline).await.map(drop)
     }
 
     /// Whether everything outside is unchanged, and nothing was added.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gantry_domain::source::GitUrl;
 use gantry_ops::secret::{Credentials, SecretString};
-use gantry_remote::git::{Git, GitError, GitLimits, Remote};
+use gantry_remote::git::{Git, GitError, GitLimits, Remote, ResolvedRef};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::{OutboundClient, OutboundError};
 use gantry_remote::registry::RegistryClient;
@@ -87,6 +87,28 @@ async fn an_address_inside_however_it_is_written_is_never_connected_to() {
         for image in [format!("{host}/a:1"), format!("{host}/a@{pinned}")] {
             let error = resolve(&client, &host, &image).await.unwrap_err();
             assert!(REFUSALS.iter().any(|refusal| error.contains(refusal)), "{image}: {error}");
+        }
+    }
+    assert!(canary.is_untouched());
+}
+
+#[tokio::test]
+async fn a_commit_full_or_abbreviated_is_not_fetched_from_an_address_inside() {
+    let canary = Canary::start();
+    let git = git(&policy(&["127.0.0.1"]));
+    let folder = tempfile::TempDir::new().unwrap();
+    let head = ResolvedRef::of_commit("1".repeat(40).parse().unwrap());
+    let prefix = "1111111".parse().unwrap();
+    for spelling in SPELLINGS {
+        let host = spelling.replace("{}", &canary.port().to_string());
+        let Ok(url) = format!("http://{host}/x.git").parse::<GitUrl>() else { continue };
+        let remote = Remote { url: &url, credentials: None, deadline: soon() };
+        for error in [
+            git.fetch(remote, &head, &folder.path().join("mirror"), None).await.unwrap_err(),
+            git.find_commit(remote, &prefix, folder.path()).await.unwrap_err(),
+            git.prove(remote, &head.commit).await.unwrap_err(),
+        ] {
+            assert!(matches!(error, GitError::Outbound(_)), "{host}: {error}");
         }
     }
     assert!(canary.is_untouched());

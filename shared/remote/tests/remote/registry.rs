@@ -68,7 +68,7 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) authorization: String,
     pub(crate) if_none_match: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 pub(crate) async fn scripted_asked(
@@ -172,7 +172,7 @@ async fn wrong_credentials_are_reported_and_not_retried() {
         assert_eq!(
             error.to_string(),
             format!(
-                "{host} refused access to its API: check the credentials of the registry; it said: UNAUTHORIZED who?"
+                "{host} refused access to its API: check the credentials of the registry or of the task; it said: UNAUTHORIZED who?"
             )
         );
         assert!(!error.is_transient());

@@ -23,6 +23,7 @@ pub async fn all(blobs: &dyn Blobs) {
     a_stream_may_have_as_many_bytes_as_it_may_and_no_more(blobs).await;
     a_stream_that_breaks_off_leaves_what_was_there(blobs).await;
     an_object_is_read_piece_by_piece(blobs).await;
+    a_part_of_an_object_is_read(blobs).await;
     deleting_what_is_not_there_is_no_error(blobs).await;
     deleting_below_a_path_leaves_its_neighbours(blobs).await;
     what_is_below_a_path_is_listed(blobs).await;
@@ -125,6 +126,19 @@ pub async fn an_object_is_read_piece_by_piece(blobs: &dyn Blobs) {
     blobs.get_stream(&path).await.unwrap().read_to_end(&mut read).await.unwrap();
     assert!(read == bytes);
     let absent = blobs.get_stream(&fresh("absent")).await;
+    assert!(matches!(absent.err(), Some(BlobError::Absent { .. })));
+}
+
+pub async fn a_part_of_an_object_is_read(blobs: &dyn Blobs) {
+    let path = fresh("parts");
+    let bytes = content(6 * MEBIBYTE);
+    blobs.put(&path, bytes.clone()).await.unwrap();
+    let all = bytes.len();
+    for part in [0..1, 5..6, all / 2..all - 7, all - 1..all, 0..all] {
+        let range = part.start as u64..part.end as u64;
+        assert!(blobs.get_range(&path, range).await.unwrap() == bytes[part.clone()], "{part:?}");
+    }
+    let absent = blobs.get_range(&fresh("absent"), 0..1).await;
     assert!(matches!(absent.err(), Some(BlobError::Absent { .. })));
 }
 

@@ -1,17 +1,19 @@
-//! Admission: moves a waiting run to ready within the limits of its registry and task, with any number of schedulers.
+//! Admission: moves a waiting run to ready within the limits of its registry, task and concurrency group, with any number
+//! of schedulers.
 //!
 //! Admitted runs are counted in an index, and a commit cannot require an index to be unchanged. So each admission also
-//! replaces a record of the registry, and one of the task if it has a limit. A scheduler that counted before another
-//! one admitted then conflicts at that record, and counts again.
+//! replaces a record of the registry, which all its limits belong to. A scheduler that counted before another one admitted
+//! then conflicts at that record, and counts again.
 
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::order;
-use gantry_domain::id::{RunId, RunPrefix, TaskName};
+use gantry_domain::id::{GroupName, PoolName, RunId, RunPrefix};
 use gantry_domain::run::{Progress, ReadySecrets, Run, WaitReason};
 use gantry_domain::sealed::Sealed;
-use gantry_domain::timer::TimerName;
 
-use super::indexes::{placed_in_registry, placed_in_task, placed_in_timer, reindex};
+use super::indexes::{
+    self, placed_in_group, placed_in_registry, placed_in_task, placed_in_timer, reindex,
+};
 use super::{RunOpError, advance, bundles, find_versioned, key};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
@@ -44,21 +46,22 @@ pub async fn full(
     limits: Limits,
 ) -> Result<Option<WaitReason>, StoreError> {
     for quota in quotas(run, limits) {
-        if quota.is_full(store).await? {
-            return Ok(Some(quota.full));
+        if let Some(reason) = quota.full(store).await? {
+            return Ok(Some(reason));
         }
     }
     Ok(None)
 }
 
-/// Admits a waiting run and stores its sealed secrets as `bundle`, so that a worker of its pool may take it. `limits`
-/// hold even if other schedulers admit at the same moment. They do not apply to hidden runs.
+/// Admits a waiting run to a pool and stores its secrets, sealed for that pool, as `bundle`, so that a worker of the pool
+/// may take it. `limits` hold even if other schedulers admit at the same moment. They do not apply to hidden runs.
 ///
 /// # Errors
 /// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is no longer waiting.
 pub async fn ready(
     store: &dyn Store,
     run: RunId,
+    pool: &PoolName,
     bundle: Option<Sealed>,
     limits: Limits,
 ) -> Result<Admission, RunOpError> {
@@ -69,14 +72,15 @@ pub async fn ready(
         if let Some(reason) = take_from_quotas(store, &mut batch, &before, limits).await? {
             return Ok(Plan::Answer(Admission::Full(reason)));
         }
-        let rank = order::rank(before.purpose, before.run_type, before.created);
+        let turn = take_turn(store, &mut batch, pool).await?;
+        let rank = order::rank(before.class(), turn);
         let secrets = match &bundle {
             Some(_) => ReadySecrets::Stored,
             None => ReadySecrets::None,
         };
-        let progress = Progress::Admitted { pool: before.pool(), rank, secrets };
+        let progress = Progress::Admitted { pool: pool.clone(), rank, secrets };
         advance(&mut found.value, progress, store.now().await?)?;
-        bundles::replace(&mut batch, &before, bundle.as_ref());
+        bundles::replace(&mut batch, &found.value, bundle.as_ref());
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
         Ok(Plan::Commit(batch, Admission::Ready(Box::new(found.value))))
@@ -93,31 +97,79 @@ async fn take_from_quotas(
     limits: Limits,
 ) -> Result<Option<WaitReason>, StoreError> {
     let quotas = quotas(run, limits);
-    let keys: Vec<Key> = quotas.iter().map(|quota| quota.last_admitted.clone()).collect();
-    // Read before counting: an admission in between replaces one of these records.
-    let last_admitted = store.load(&keys).await?;
-    for (quota, last) in quotas.into_iter().zip(last_admitted) {
-        if quota.is_full(store).await? {
-            return Ok(Some(quota.full));
-        }
-        let expected = last.map_or(Expect::Absent, |last| Expect::Version(last.version));
-        batch.expect.push((quota.last_admitted.clone(), expected));
-        batch.put(quota.last_admitted, run.id.to_string());
+    if quotas.is_empty() {
+        return Ok(None);
     }
+    let key = last_admitted_of_registry(run.id.prefix());
+    // Read before counting: an admission in between replaces the record.
+    let last_admitted = store.load(std::slice::from_ref(&key)).await?.pop().flatten();
+    for quota in quotas {
+        if let Some(reason) = quota.full(store).await? {
+            return Ok(Some(reason));
+        }
+    }
+    let expected = last_admitted.map_or(Expect::Absent, |last| Expect::Version(last.version));
+    batch.expect.push((key.clone(), expected));
+    batch.put(key, run.id.to_string());
     Ok(None)
 }
 
+/// Counts the runs that were admitted to a pool. Concurrent admissions may get the same turn: they do not conflict.
+async fn take_turn(
+    store: &dyn Store,
+    batch: &mut Batch,
+    pool: &PoolName,
+) -> Result<u64, StoreError> {
+    let key = Key::new(Kind::Admission, format_args!("pool/{pool}"));
+    let mut found = store.load(std::slice::from_ref(&key)).await?;
+    let stored = found.pop().flatten();
+    let last = stored.and_then(|record| std::str::from_utf8(&record.bytes).ok()?.parse().ok());
+    let turn: u64 = match last {
+        Some(last) => u64::saturating_add(last, 1),
+        // Not behind the runs that are ready, if the count was lost.
+        None => {
+            let first = store.range(&indexes::ready(pool), From::Start, 1).await?.pop();
+            first.and_then(|entry| u64::try_from(entry.score).ok()).unwrap_or(0)
+        }
+    };
+    batch.put(key, turn.to_string());
+    Ok(turn)
+}
+
 struct Quota {
-    last_admitted: Key,
     taken: Index,
-    limit: u32,
-    full: WaitReason,
+    scope: Scope,
+}
+
+/// What a quota is for.
+enum Scope {
+    Registry { limit: u32 },
+    Task { limit: u32 },
+    Timer,
+    Group(GroupName),
 }
 
 impl Quota {
-    async fn is_full(&self, store: &dyn Store) -> Result<bool, StoreError> {
-        let limit = self.limit as usize;
-        Ok(store.range(&self.taken, From::Start, limit).await?.len() >= limit)
+    /// The reason to wait, if all places are taken.
+    async fn full(&self, store: &dyn Store) -> Result<Option<WaitReason>, StoreError> {
+        let limit = match self.scope {
+            Scope::Registry { limit } | Scope::Task { limit } => limit as usize,
+            Scope::Timer | Scope::Group(_) => 1,
+        };
+        let taken = store.range(&self.taken, From::Start, limit).await?;
+        if taken.len() < limit {
+            return Ok(None);
+        }
+        Ok(Some(match &self.scope {
+            Scope::Registry { limit } => WaitReason::RegistryLimit { limit: *limit },
+            Scope::Task { limit } => WaitReason::TaskLimit { limit: *limit },
+            Scope::Timer => WaitReason::EarlierRun,
+            Scope::Group(group) => {
+                let first = taken.first().and_then(|entry| entry.member.parse().ok());
+                let Some(run) = first else { return Ok(None) };
+                WaitReason::Group { group: group.clone(), run }
+            }
+        }))
     }
 }
 
@@ -128,25 +180,23 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
     let prefix = run.id.prefix();
     let mut quotas = Vec::new();
     if let (Cause::Timer { timer, queues: true, .. }, Some(task)) = (&run.cause, &run.task) {
-        quotas.push(Quota {
-            last_admitted: last_admitted_of_timer(prefix, &task.name, timer),
-            taken: placed_in_timer(prefix, &task.name, timer),
-            limit: 1,
-            full: WaitReason::EarlierRun,
-        });
+        quotas
+            .push(Quota { taken: placed_in_timer(prefix, &task.name, timer), scope: Scope::Timer });
     }
     quotas.push(Quota {
-        last_admitted: last_admitted_of_registry(prefix),
         taken: placed_in_registry(prefix),
-        limit: limits.registry,
-        full: WaitReason::RegistryLimit { limit: limits.registry },
+        scope: Scope::Registry { limit: limits.registry },
     });
     if let (Some(task), Some(limit)) = (&run.task, limits.task) {
         quotas.push(Quota {
-            last_admitted: last_admitted_of_task(prefix, &task.name),
             taken: placed_in_task(prefix, &task.name),
-            limit,
-            full: WaitReason::TaskLimit { limit },
+            scope: Scope::Task { limit },
+        });
+    }
+    if let Some(group) = &run.concurrency_group {
+        quotas.push(Quota {
+            taken: placed_in_group(prefix, group),
+            scope: Scope::Group(group.clone()),
         });
     }
     quotas
@@ -155,18 +205,4 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
 /// The record that each admission of a run of this registry replaces.
 pub(crate) fn last_admitted_of_registry(registry: RunPrefix) -> Key {
     Key::new(Kind::Admission, format_args!("registry/{registry}"))
-}
-
-/// The record that each admission of a run of this task replaces.
-pub(crate) fn last_admitted_of_task(registry: RunPrefix, task: &TaskName) -> Key {
-    Key::new(Kind::Admission, format_args!("task/{registry}/{task}"))
-}
-
-/// The record that each admission of a queued run of this timer replaces.
-pub(crate) fn last_admitted_of_timer(
-    registry: RunPrefix,
-    task: &TaskName,
-    timer: &TimerName,
-) -> Key {
-    Key::new(Kind::Admission, format_args!("timer/{registry}/{task}/{timer}"))
 }

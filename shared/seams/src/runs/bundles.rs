@@ -19,6 +19,7 @@ pub struct NoBundle {
     pub run: RunId,
 }
 
+/// The key of the bundle of a run that is ready or leased.
 pub(crate) fn key(run: &Run) -> Key {
     Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id))
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use gantry_domain::built_on::BuiltOn;
-use gantry_domain::decide::order;
 use gantry_domain::fact::FactKey;
-use gantry_domain::id::{PoolName, RunId, RunPrefix, TaskName};
+use gantry_domain::id::{GroupName, PoolName, RunId, RunPrefix, TaskName};
 use gantry_domain::notification::RunEvent;
-use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
+use gantry_domain::run::{Run, RunState, RunStatus};
 use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::wave::NodeTask;
 
+use super::lanes::Lane;
 use crate::store::{Batch, Entry, Index};
 
 /// Filters for listing runs. Not every combination has an index: with a task set the other fields are ignored, and with
@@ -52,10 +52,10 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         if run.is_hidden() { vec![(hidden(), listing_entry(run))] } else { shown_entries(run) };
     match &run.state {
         // Not even looked at by admission, so that any number of held runs is in nobody's way.
-        RunState::Waiting { reason: WaitReason::Approval | WaitReason::Bases { .. }, .. } => {}
+        RunState::Waiting { reason, .. } if reason.is_held() => {}
         RunState::Waiting { .. } => {
             entries.push((waiting(), waiting_entry(run)));
-            entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
+            entries.push((waiting_by_lane(), lane_entry(run)));
         }
         RunState::Ready { pool, rank, since, .. } => {
             entries.push(at(ready(pool), rank.0));
@@ -71,7 +71,8 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
         entries.push(at(unresolved(), created));
     }
-    if let Some(task) = run.stands_for_task().filter(|_| run.state.done().is_none()) {
+    let is_open = run.state.done().is_none() || run.is_unsettled();
+    if let Some(task) = run.stands_for_task().filter(|_| is_open) {
         entries.push(at(open_of_task(&task), created));
     }
     if run.is_unsettled() {
@@ -123,6 +124,9 @@ fn shown_entries(run: &Run) -> Vec<(Index, Entry)> {
         if let Some(task) = task {
             entries.push(at(placed_in_task(prefix, task), created));
         }
+        if let Some(group) = &run.concurrency_group {
+            entries.push(at(placed_in_group(prefix, group), created));
+        }
     }
     entries
 }
@@ -147,20 +151,10 @@ pub(super) fn waiting_entry(run: &Run) -> Entry {
     Entry { score: due(run).as_millis(), member: run.id.to_string() }
 }
 
-/// Ordered by registry, and within it by the rank that the run would have when ready.
-pub(super) fn waiting_in_registry_entry(run: &Run) -> Entry {
-    let rank = order::rank(run.purpose, run.run_type, due(run));
-    Entry { score: 0, member: format!("{}/{:020}/{}", run.id.prefix(), rank.0, run.id) }
-}
-
-/// Sorts before all waiting runs of a registry.
-pub(super) fn before_waiting_in(registry: RunPrefix) -> Entry {
-    Entry { score: 0, member: format!("{registry}/") }
-}
-
-/// Sorts after all waiting runs of a registry: no rank begins with `~`.
-pub(super) fn behind_waiting_in(registry: RunPrefix) -> Entry {
-    Entry { score: 0, member: format!("{registry}/~") }
+/// Ordered by lane, and within it by when the run is due for admission.
+pub(super) fn lane_entry(run: &Run) -> Entry {
+    let due = due(run).as_millis().max(0);
+    Entry { score: 0, member: format!("{}{due:020}/{}", Lane::of(run).start(), run.id) }
 }
 
 /// When a waiting run is to be tried next.
@@ -259,9 +253,9 @@ pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
 }
 
-/// Members are `registry/rank/run`. One index, so that a scan can skip from registry to registry.
-pub(super) fn waiting_by_registry() -> Index {
-    Index::new("runs/waiting-by-registry")
+/// Members are `pool/class/registry/task/due/run`. One index, so that a scan can skip from lane to lane.
+pub(super) fn waiting_by_lane() -> Index {
+    Index::new("runs/waiting-by-lane")
 }
 
 /// Scored by rank.
@@ -317,6 +311,10 @@ pub(super) fn placed_in_registry(registry: RunPrefix) -> Index {
 
 pub(super) fn placed_in_task(registry: RunPrefix, task: &TaskName) -> Index {
     Index::new(format!("runs/placed/task/{registry}/{task}"))
+}
+
+pub(super) fn placed_in_group(registry: RunPrefix, group: &GroupName) -> Index {
+    Index::new(format!("runs/placed/group/{registry}/{group}"))
 }
 
 pub(super) fn placed_in_timer(registry: RunPrefix, task: &TaskName, timer: &TimerName) -> Index {

@@ -135,7 +135,7 @@ fn is_passed_too_long(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Ready { since, .. } if now.since(*since) > PASSED_FOR)
 }
 
-/// How many of these runs come before the hidden ones, which rank behind all others; all of them if there are no others.
+/// How many of these runs come before the first hidden one; all of them if that is the first.
 fn count_before_hidden(entries: &[Entry]) -> usize {
     let is_shown = |entry: &Entry| entry.member.parse::<RunId>().is_ok_and(|run| !run.is_hidden());
     match entries.iter().take_while(|entry| is_shown(entry)).count() {
@@ -169,6 +169,7 @@ async fn take_this(
     let lease = Lease {
         attempt: before.next_attempt(),
         worker: worker.clone(),
+        pool: before.pool(),
         nonce: nonce.clone(),
         since: now,
         until: now.after(lease),
@@ -401,9 +402,9 @@ pub async fn finish(
 ) -> Result<Finished, RunOpError> {
     let ended = update(store, run, |run, now, batch| {
         check_holder(run, holder)?;
-        ends::end_attempt(run, &finish, now)?;
         // The next attempt, if there is one, gets newly sealed secrets.
-        batch.delete.push(bundles::key(run));
+        bundles::forget(batch, run);
+        ends::end_attempt(run, &finish, now)?;
         Ok(steps::put(batch, run.id, holder.attempt, steps)?)
     })
     .await?;
@@ -440,8 +441,8 @@ async fn lapse_if(
             return Err(RunOpError::LeaseLost { run: run.id });
         };
         let attempt = lease.attempt;
+        bundles::forget(batch, run);
         ends::lapse(run, attempt, now)?;
-        batch.delete.push(bundles::key(run));
         Ok(())
     })
     .await;

@@ -1,7 +1,7 @@
 //! Queries for runs: for people, for admission and for the sweeper.
 
 use gantry_domain::fact::FactKey;
-use gantry_domain::id::{PoolName, RunId, RunPrefix};
+use gantry_domain::id::{PoolName, RunId};
 use gantry_domain::run::Run;
 use gantry_domain::task::Task;
 use gantry_domain::timer::TimerName;
@@ -26,50 +26,6 @@ pub async fn list(
     let index = indexes::listing(filter);
     let from = after.map_or(From::Start, |run| From::After(indexes::listing_entry(run)));
     load_members(store, &index, from, limit).await
-}
-
-/// The first registry with waiting runs after the registry `after`, in the order of prefixes.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn next_waiting_registry(
-    store: &dyn Store,
-    after: Option<RunPrefix>,
-) -> Result<Option<RunPrefix>, StoreError> {
-    let mut from =
-        after.map_or(From::Start, |registry| From::After(indexes::behind_waiting_in(registry)));
-    loop {
-        let Some(entry) = store.range(&indexes::waiting_by_registry(), from, 1).await?.pop() else {
-            return Ok(None);
-        };
-        let registry = entry.member.split_once('/').and_then(|(prefix, _)| prefix.parse().ok());
-        if registry.is_some() {
-            return Ok(registry);
-        }
-        // A malformed member: skip it, so that it does not hide the entries after it.
-        from = From::After(entry);
-    }
-}
-
-/// Waiting runs of a registry in the order of admission, after the run `after`.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn waiting_in(
-    store: &dyn Store,
-    registry: RunPrefix,
-    after: Option<&Run>,
-    limit: usize,
-) -> Result<Vec<Run>, StoreError> {
-    let from = From::After(match after {
-        Some(run) => indexes::waiting_in_registry_entry(run),
-        None => indexes::before_waiting_in(registry),
-    });
-    let (index, own) =
-        (indexes::waiting_by_registry(), indexes::before_waiting_in(registry).member);
-    let is_own = |entry: &Entry| entry.member.starts_with(&own);
-    let of = |entry: &Entry| entry.member.rsplit_once('/')?.1.parse().ok().map(key);
-    codec::load_members_while(store, &index, from, limit, is_own, of).await
 }
 
 /// Waiting runs, hidden ones too, earliest due first, after the run `after`.
@@ -177,6 +133,18 @@ pub async fn all_ready(store: &dyn Store, limit: usize) -> Result<Vec<Run>, Stor
     codec::load_members(store, &indexes::all_ready(), From::Start, limit, of).await
 }
 
+/// Ready runs of a pool, hidden ones too, in the order in which they are taken.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn ready_in(
+    store: &dyn Store,
+    pool: &PoolName,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::ready(pool), From::Start, limit).await
+}
+
 /// The runs of a task for one branch, tag or pull request that have not ended, older changes first.
 ///
 /// # Errors
@@ -205,7 +173,7 @@ pub async fn open_of_timer(
     load_open(store, &index, limit).await
 }
 
-/// The runs of a task that do all that a run of it does and have not ended, oldest first.
+/// The runs of a task that do all that a run of it does, and have not ended or are not settled, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].

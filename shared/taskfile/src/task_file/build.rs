@@ -168,8 +168,10 @@ fn context(operands: Vec<Traced>, at: usize, fields: &mut Fields<'_>) -> Traced 
 
 fn apply(option: Given, build: &mut Build, at: usize, fields: &mut Fields<'_>) {
     let Given { name, value } = option;
+    // A build may have several, a container one.
+    let kind = if name == "platform" { "platforms" } else { name };
     if name != "pull"
-        && let Some(form) = option_values::wrong(name, value.exposed())
+        && let Some(form) = option_values::wrong(kind, value.exposed())
     {
         return fields.error(at, format!("`--{name} {value}` is not {form}"));
     }

@@ -1,6 +1,7 @@
 //! The forms of the values that options of containers and builds have.
 
 use gantry_domain::platform::Platform;
+use gantry_domain::platforms::Platforms;
 
 /// What a value of this option must look like, if this one does not.
 pub(super) fn wrong(name: &str, value: &str) -> Option<&'static str> {
@@ -21,6 +22,10 @@ pub(super) fn wrong(name: &str, value: &str) -> Option<&'static str> {
         "ulimit" => (is_ulimit(value), "a limit like `nofile=1024` or `nofile=1024:2048`"),
         "add-host" => (value.contains([':', '=']), "a name and an address like `db:10.0.0.1`"),
         "platform" => (value.parse::<Platform>().is_ok(), "a platform like `linux/amd64`"),
+        "platforms" => (
+            value.parse::<Platforms>().is_ok(),
+            "a platform, or at most eight, like `linux/amd64,linux/arm64`, each once",
+        ),
         "pull" => {
             (matches!(value, "always" | "missing" | "never"), "`always`, `missing` or `never`")
         }
@@ -98,7 +103,8 @@ mod tests {
             ),
             ("expose", vec!["80", "8000-8010", "53/udp"], vec!["", "x", "10-1", "80:80"]),
             ("ulimit", vec!["nofile=1024", "nofile=1024:-1"], vec!["nofile", "=1", "nofile=x"]),
-            ("platform", vec!["linux/amd64"], vec!["linux/", ""]),
+            ("platform", vec!["linux/amd64"], vec!["linux/", "", "linux/amd64,linux/arm64"]),
+            ("platforms", vec!["linux/amd64,linux/arm64"], vec!["linux/,linux/arm64", ""]),
             ("pull", vec!["always"], vec!["maybe"]),
             ("label", vec!["anything"], vec![]),
         ] {

@@ -1,5 +1,6 @@
 //! Rounds of the scaled mode: two ingresses, two schedulers and three workers over Redis and RabbitMQ receive pushes at
-//! a steady rate while processes, servers and connections fail, as determined by the seed.
+//! a steady rate, timers are due, and a base image changes, while processes, servers and connections fail, as determined
+//! by the seed.
 
 mod driver;
 mod environment;
@@ -9,10 +10,12 @@ mod roles;
 mod round;
 mod servers;
 mod silence;
+mod timed;
 mod verdict;
 
 use std::ops::RangeInclusive;
 
+pub(crate) use self::environment::now;
 use self::report::Report;
 
 /// The seed of an ordinary test run.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use gantry_domain::timestamp::Timestamp;
 
 use super::plan::Kind;
+use crate::base_images::Rebuilds;
 
 /// A fault that was played.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +32,12 @@ pub(crate) struct Report {
     pub(crate) doubled: usize,
     /// Attempts beyond the first of each run.
     pub(crate) extra_attempts: usize,
-    /// Tags that do not point to the newest image.
+    /// Tags that do not point to the newest image, and rebuilds on an old one.
     pub(crate) stale: usize,
+    /// Instants of timers, each of which must start one run.
+    pub(crate) instants: usize,
+    /// The runs that changed base images started.
+    rebuilt: usize,
     /// Logs of attempts that were appended to after the attempt had lapsed.
     pub(crate) late_logs: usize,
     /// Pushes that were reported after a later one, and need no run.
@@ -51,6 +56,16 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
+    }
+
+    /// Records what was found about rebuilds.
+    pub(crate) fn rebuilds(&mut self, found: Rebuilds) {
+        let Rebuilds { rebuilt, lost, doubled, stale } = found;
+        self.rebuilt += rebuilt;
+        self.lost += lost.len();
+        self.doubled += doubled.len();
+        self.stale += stale.len();
+        self.faults.extend(lost.into_iter().chain(doubled).chain(stale));
     }
 
     /// Records a violated invariant.
@@ -85,10 +100,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, accepted, answered, refused, lost, doubled, stale, .. } = self;
-        let Self { extra_attempts, superseded, given_up, late_logs, .. } = self;
+        let Self { instants, rebuilt, extra_attempts, superseded, given_up, late_logs, .. } = self;
         write!(
             f,
-            "seed {seed} scaled: {accepted} accepted, {answered} answered, {refused} refused, {lost} lost, {doubled} doubled, \
+            "seed {seed} scaled: {accepted} accepted, {answered} answered, {refused} refused, {instants} instants, {rebuilt} rebuilt, {lost} lost, {doubled} doubled, \
              {stale} stale, {extra_attempts} extra attempts, {superseded} superseded, {given_up} given up, {late_logs} late logs, {:.1} s",
             self.took.as_secs_f64()
         )?;

@@ -15,6 +15,7 @@ use super::environment::{Environment, Pace, now};
 use super::plan::{Fault, Kind};
 use super::report::Played;
 use super::servers::{Servers, Side};
+use crate::base_images;
 
 const INGRESSES: usize = 2;
 const SCHEDULERS: usize = 2;
@@ -29,8 +30,8 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    /// Starts all processes concurrently, and waits until they are ready. Workers have a scripted engine and registry
-    /// for these repositories.
+    /// Starts all processes concurrently, and waits until they are ready. Workers have a scripted engine for these
+    /// repositories. They and the schedulers have a scripted registry.
     pub(crate) async fn start(
         environment: &Environment,
         servers: &Servers,
@@ -58,7 +59,9 @@ impl Roles {
         for number in 0..SCHEDULERS {
             let settings = environment.settings(servers, Side::Others, pace);
             let folder = environment.path().join(format!("scheduler-{number}"));
-            roles.schedulers.push(Role::new(folder, program("scheduler"), &settings)?);
+            let mut program = scripted("scheduler", &environment.registry(), seed, &[]);
+            program.environment = base_images::environment();
+            roles.schedulers.push(Role::new(folder, program, &settings)?);
         }
         for number in 0..WORKERS {
             let mut settings = environment.settings(servers, Side::Workers, pace);
@@ -66,7 +69,8 @@ impl Roles {
                 settings.push(("worker.name", format!("\"{}\"", worker_name(number))));
             }
             let folder = environment.path().join(worker_name(number));
-            let program = worker(&environment.registry(), random.random(), repositories);
+            let seed = random.random();
+            let program = scripted("worker", &environment.registry(), seed, repositories);
             roles.workers.push(Role::new(folder, program, &settings)?);
         }
         for role in roles.all() {
@@ -179,12 +183,14 @@ fn worker_name(number: usize) -> String {
     format!("worker-{number}")
 }
 
+/// `gantry` itself.
 fn program(role: &str) -> Program {
     Program { path: role::gantry(), arguments: vec![role.to_owned()], environment: Vec::new() }
 }
 
-fn worker(registry: &Path, seed: u64, repositories: &[String]) -> Program {
-    let first = ["worker".to_owned(), registry.display().to_string(), seed.to_string()];
+/// A role with scripted parts.
+fn scripted(role: &str, registry: &Path, seed: u64, repositories: &[String]) -> Program {
+    let first = [role.to_owned(), registry.display().to_string(), seed.to_string()];
     Program {
         path: role::program("gantry-scripted-role"),
         arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),

@@ -19,7 +19,9 @@ use super::plan::Plan;
 use super::report::{Played, Report};
 use super::roles::Roles;
 use super::servers::Servers;
+use super::timed::{self, Timed};
 use super::verdict;
+use crate::base_images::{self, BaseImages};
 use crate::evidence;
 use crate::ledger::Hook;
 use crate::round::quiet;
@@ -31,6 +33,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// The least time of pushing, and the time after the last fault.
 const PUSHED_FOR: Duration = Duration::from_secs(12);
 const PUSHED_AFTER: Duration = Duration::from_secs(3);
+
+/// The longest pause between two pushes of the base image. Most rebuilds end within it.
+const BASE_EVERY: Duration = Duration::from_secs(8);
 
 /// The name of the registry.
 pub(crate) const REGISTRY: &str = "reg";
@@ -52,6 +57,8 @@ pub(crate) struct Round {
     pub(crate) servers: Servers,
     pub(crate) roles: Roles,
     pub(crate) tasks: Vec<PlannedTask>,
+    pub(crate) timed: Timed,
+    pub(crate) base_images: BaseImages,
     pub(crate) store: SharedStore,
     pub(crate) driver: Driver,
 }
@@ -81,12 +88,17 @@ impl Round {
         let (environment, servers) =
             tokio::try_join!(Environment::create(), Servers::start(brokers))?;
         let tasks: Vec<PlannedTask> = planned_tasks();
-        let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+        let mut names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+        names.push(base_images::MIDDLE.to_owned());
         let repository = environment.git.repository("app")?;
         let dockerfile = format!("FROM {}\nCOPY file /file\n", kept_registry::BASE);
-        for branch in branches(&tasks) {
-            repository.commit(&branch, &[("Dockerfile", &dockerfile), ("file", "first")])?;
+        let mut files = vec![("Dockerfile", dockerfile.as_str()), ("file", "first")];
+        let others = base_images::dockerfiles(&dockerfile);
+        files.extend(others.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        for branch in branches(&tasks).into_iter().chain([base_images::MIDDLE.to_owned()]) {
+            repository.commit(&branch, &files)?;
         }
+        base_images::push_first(&environment.registry())?;
         let roles = Roles::start(&environment, &servers, seed, pace, &names).await?;
         let store = open_store(&servers).await?;
         let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
@@ -94,15 +106,25 @@ impl Round {
             roles.addresses().iter().map(|address| Client::at(*address, token.as_str())).collect();
         let clone_url = environment.git.url("app");
         let hook = create_tasks_and_hook(&ingresses[0], &tasks, &clone_url).await?;
-        quiet("know the heads", QUIET_WITHIN, || evidence::open(store.as_ref())).await?;
+        let timed = (clone_url.as_str(), tasks[0].branch.as_str());
+        let timed = Timed::create(&ingresses[0], store.as_ref(), timed).await?;
+        let built = tasks.iter().map(|task| (task.name.clone(), task.branch.clone()));
+        let built = built.chain([(timed::NAME.to_owned(), tasks[0].branch.clone())]).collect();
+        let registry = environment.registry();
+        let base_images = BaseImages::create(&ingresses[0], &registry, &clone_url, built).await?;
+        let unknown = || base_images.open(store.as_ref());
+        quiet("know the heads and images", QUIET_WITHIN, unknown).await?;
         let driver = Driver::new(ingresses, hook, clone_url, repository);
-        Ok(Self { environment, servers, roles, tasks, store, driver })
+        Ok(Self { environment, servers, roles, tasks, timed, base_images, store, driver })
     }
 
     async fn play(&mut self, seed: u64, plan: &Plan, report: &mut Report) -> Result<()> {
         let branches = branches(&self.tasks);
         let stop = CancellationToken::new();
+        Timed::until_nearly_due().await;
         let sending = self.driver.send(&branches, seed, &stop);
+        let clients = &self.driver.ingresses;
+        let pushing = self.base_images.push_until(&stop, clients, BASE_EVERY, seed);
         let (servers, roles) = (&mut self.servers, &mut self.roles);
         let failing = async {
             let enough = tokio::time::sleep(PUSHED_FOR);
@@ -112,8 +134,8 @@ impl Round {
             stop.cancel();
             anyhow::Ok(servers?.into_iter().chain(roles?).collect::<Vec<Played>>())
         };
-        let (sent, played) = tokio::join!(sending, failing);
-        let (mut sent, played) = (sent?, played?);
+        let (sent, pushed, played) = tokio::join!(sending, pushing, failing);
+        let (mut sent, (), played) = (sent?, pushed?, played?);
         // The store is checked in any case, to find out what is lost.
         if let Err(error) = self.come_to_rest(&mut sent).await {
             report.fault(format!("{error:#}"));
@@ -124,7 +146,8 @@ impl Round {
     /// Waits until everything is done, then sends everything again, and checks that nothing changes.
     pub(crate) async fn come_to_rest(&mut self, sent: &mut [Sent]) -> Result<()> {
         let store = self.store.as_ref();
-        quiet("settle", QUIET_WITHIN, || evidence::open(store)).await?;
+        self.timed.stop(store, QUIET_WITHIN).await?;
+        quiet("settle", QUIET_WITHIN, || self.base_images.open(store)).await?;
         self.driver.repeat(sent).await?;
         quiet("settle again", QUIET_WITHIN, || evidence::open(store)).await?;
         self.roles.live()
@@ -176,12 +199,14 @@ async fn create_tasks_and_hook(
         let saved = TaskCreate {
             name: task.name.clone(),
             context: format!("{clone_url}#{}", task.branch),
+            dockerfile: base_images::dockerfile_of(&task.branch),
             images,
             secret_build_args: BTreeMap::from([(
                 "TOKEN".to_owned(),
                 "not-for-the-store".to_owned(),
             )]),
             source_trigger: Some(SourceTrigger::default()),
+            base_image_trigger: Some(base_images::trigger()),
             ..TaskCreate::default()
         };
         let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;

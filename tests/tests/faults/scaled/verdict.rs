@@ -57,6 +57,8 @@ pub(crate) async fn judge(
         }
     }
     judge.count(sent, report);
+    round.timed.judge(store, &judge.runs, report).await;
+    report.rebuilds(round.base_images.judge(store, &all).await?);
     for run in &all {
         report.extra_attempts += run.attempts.len().saturating_sub(1);
         if let Err(error) = judge.run(run, played, report).await {
@@ -145,11 +147,13 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Each change of each task, and each generation of its fact, has one run, and there are no other runs.
+    /// Each change of each task, and each generation of its fact, has one run, and there are no other runs but those of
+    /// timers and waves.
     fn count(&self, sent: &[Sent], report: &mut Report) {
         let mut by_change: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
         let mut by_generation: BTreeMap<_, Vec<RunId>> = BTreeMap::new();
-        for run in self.runs.values() {
+        let is_of_push = |run: &&&Run| run.cause.timer().is_none() && run.cause.wave().is_none();
+        for run in self.runs.values().filter(is_of_push) {
             by_change.entry(change(run).unwrap_or_default()).or_default().push(run.id);
             let task = run.task.as_ref().map(|task| task.name.to_string());
             let generation = run.built_on.facts().first().map(|built_on| built_on.generation);
@@ -202,7 +206,13 @@ impl Judge<'_> {
             Outcome::Succeeded(product) => {
                 let commit = product.commit.as_ref().map(ToString::to_string);
                 ensure!(finished.is_some(), "nobody finished it: {:?}", run.attempts);
-                ensure!(commit == change(run).map(|(_, commit)| commit), "it built {commit:?}");
+                let named = run.cause.commit().map(ToString::to_string);
+                // A timer names no commit, nor does a wave whose task has no source trigger: such a run builds the head of
+                // the branch at that moment.
+                let must_name = run.cause.timer().is_none() && run.cause.wave().is_none();
+                let as_named =
+                    if named.is_some() || must_name { commit == named } else { commit.is_some() };
+                ensure!(as_named, "it built {commit:?}");
             }
             Outcome::Error { error } => {
                 report.given_up += 1;
@@ -246,7 +256,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// The tag points to the image of the run with the newest generation.
+    /// The tag points to the image of the newest run with the newest generation.
     fn tag(&self, task: &PlannedTask) -> Result<()> {
         let of_task = self
             .runs
@@ -256,9 +266,8 @@ impl Judge<'_> {
             let product = run.state.done()?.outcome.product()?;
             Some((run.built_on.facts().first()?.generation, run.id, product))
         });
-        let Some((_, run, product)) = succeeded.max_by_key(|(generation, ..)| *generation) else {
-            return Ok(());
-        };
+        let newest = succeeded.max_by_key(|(generation, run, _)| (*generation, run.number()));
+        let Some((_, run, product)) = newest else { return Ok(()) };
         let output = product.outputs.iter().find(|it| it.image.to_string() == task.latest);
         let pushed = output.map(|output| output.digest.to_string());
         let tagged = self.round.tag(task)?;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
@@ -19,7 +18,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
-use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use gantry_ops::secret::Credentials;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -204,12 +203,7 @@ pub(super) async fn pull(
     if let Some(platform) = &platform {
         options = options.platform(platform);
     }
-    let credentials = credentials.map(|credentials| DockerCredentials {
-        username: Some(credentials.username.clone()),
-        password: Some(credentials.password.expose_secret().to_owned()),
-        serveraddress: Some(image.host().to_string()),
-        ..DockerCredentials::default()
-    });
+    let credentials = credentials.map(|credentials| super::auth(image.host(), credentials));
     let pulled = client(socket)?.create_image(Some(options.build()), None, credentials);
     let pulled: Result<Vec<_>, Error> = pulled.try_collect().await;
     pulled.map(drop).map_err(|error| pull_failure(socket, image, error))

@@ -6,9 +6,10 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use gantry_domain::image::{Digest, ImageReference};
+use bollard::auth::DockerCredentials;
+use gantry_domain::image::{Digest, ImageReference, RegistryHost};
 use gantry_domain::platform::Platform;
-use gantry_ops::secret::Credentials;
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::archives::Archives;
@@ -34,6 +35,7 @@ mod guard;
 mod labels;
 mod layers;
 mod orphans;
+mod platforms;
 mod progress;
 mod push;
 mod session;
@@ -89,6 +91,10 @@ impl DockerEngine {
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         api::info(&self.socket).await
+    }
+
+    async fn platforms(&self) -> Result<Vec<Platform>, EngineError> {
+        platforms::platforms(&self.socket).await
     }
 
     async fn build(
@@ -193,6 +199,26 @@ impl Containers for DockerEngine {
 
     async fn remove_all(&self, owner: &Owner) -> Result<(), EngineError> {
         containers::remove_all(&self.socket, owner).await
+    }
+}
+
+/// Credentials as the engine's API takes them. An engine with the containerd image store compares the server with the one
+/// that it connects to.
+fn auth(host: &RegistryHost, credentials: &Credentials) -> DockerCredentials {
+    let secret = Some(credentials.password.expose_secret().to_owned());
+    let serveraddress = Some(host.docker_server().to_owned());
+    match credentials.identity_token() {
+        Some(_) => DockerCredentials {
+            identitytoken: secret,
+            serveraddress,
+            ..DockerCredentials::default()
+        },
+        None => DockerCredentials {
+            username: Some(credentials.username.clone()),
+            password: secret,
+            serveraddress,
+            ..DockerCredentials::default()
+        },
     }
 }
 

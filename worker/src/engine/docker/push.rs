@@ -10,11 +10,11 @@ use base64::engine::general_purpose::URL_SAFE as BASE64;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use gantry_domain::image::{ImageReference, Tag};
-use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use gantry_ops::secret::Credentials;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
@@ -71,23 +71,10 @@ fn request(
     tag: &Tag,
     credentials: Option<&Credentials>,
 ) -> Result<Request<Full<Bytes>>, EngineError> {
-    #[derive(Serialize)]
-    struct Auth<'a> {
-        username: &'a str,
-        password: &'a str,
-        serveraddress: &'a str,
-    }
-
-    let auth = credentials.map(|credentials| Auth {
-        username: &credentials.username,
-        password: credentials.password.expose_secret(),
-        serveraddress: image.host().as_str(),
-    });
     // The engine requires the header even without credentials.
-    let auth = match auth {
-        Some(auth) => serde_json::to_vec(&auth).map_err(|error| socket.unreachable(error))?,
-        None => b"{}".to_vec(),
-    };
+    let auth = credentials.map(|credentials| super::auth(image.host(), credentials));
+    let auth = serde_json::to_vec(&auth.unwrap_or_default());
+    let auth = auth.map_err(|error| socket.unreachable(error))?;
     Request::builder()
         .method(Method::POST)
         .uri(format!("/images/{}/{}/push?tag={}", image.host(), image.repository(), tag))

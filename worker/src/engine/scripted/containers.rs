@@ -42,11 +42,11 @@ impl Containers for ScriptedEngine {
 
     async fn pull(
         &self,
-        _image: &ImageReference,
+        image: &ImageReference,
         _platform: Option<&Platform>,
-        _credentials: Option<&Credentials>,
+        credentials: Option<&Credentials>,
     ) -> Result<(), PullError> {
-        let _here = self.here()?;
+        self.here()?.given.push((image.host().clone(), credentials.cloned()));
         Ok(())
     }
 

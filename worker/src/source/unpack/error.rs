@@ -20,11 +20,13 @@ pub struct UnpackLimits {
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum UnpackError {
     /// The content is not a tar archive.
-    #[error("this is not a tar archive, plain or with gzip: pack it with `tar -czf`")]
+    #[error(
+        "this is not a tar archive, plain or with gzip, zstd, xz or bzip2: pack it with `tar -czf`"
+    )]
     NoArchive,
     /// The archive has another format.
     #[error(
-        "the archive is packed with {format}: only a tar, plain or with gzip, is unpacked: pack it with `tar -czf`"
+        "the archive is packed with {format}: only a tar, plain or with gzip, zstd, xz or bzip2, is unpacked: pack it with `tar -czf`"
     )]
     UnknownFormat { format: &'static str },
     /// An entry could write to a forbidden place.

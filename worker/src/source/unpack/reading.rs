@@ -27,6 +27,11 @@ impl<R> Incoming<R> {
         Self { inner, left: most, stopped, ended: End::No }
     }
 
+    /// How many bytes may still be read.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Why the reader ended.
     pub(super) fn end(self) -> End {
         self.ended

@@ -100,7 +100,9 @@ async fn a_real_registry_says_what_manifests_and_indexes_are() {
     assert_eq!(single.value.by_platform.len(), 1);
     assert_eq!(of_index.value.by_platform.len(), 2);
     let amd64 = "linux/amd64".parse().unwrap();
-    assert_eq!(single.value.by_platform[&amd64], of_index.value.by_platform[&amd64]);
+    let (alone, listed) = (&single.value.by_platform[&amd64], &of_index.value.by_platform[&amd64]);
+    assert_eq!((&alone.digest, &alone.content), (&listed.digest, &listed.content));
+    assert_eq!((&alone.index, &listed.index), (&None, &Some(index.digest)));
 
     let rebuilt = registry.push_image("amd", &configuration("linux/amd64", "2026-02-02")).await;
     let again = looks.versions(&registry.image("amd"), &rebuilt.digest, &wanted, None).await;

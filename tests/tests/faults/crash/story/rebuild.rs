@@ -80,7 +80,6 @@ impl Scene {
         let is_one = found.len() == 1 && ended.first() == web.cause.wave().as_ref();
         ensure!(is_one, "{} was started by {}, and there are {found:?}", web.id, web.cause);
 
-        self.requested.push(web.id);
         self.judge().await
     }
 }

@@ -8,7 +8,7 @@ use bollard_buildkit_proto::moby::filesync::v1::{
     GetTokenAuthorityRequest, GetTokenAuthorityResponse, VerifyTokenAuthorityRequest,
     VerifyTokenAuthorityResponse,
 };
-use gantry_domain::image::{DOCKER_HUB, RegistryHost};
+use gantry_domain::image::RegistryHost;
 use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use tonic::{Request, Response, Status};
 
@@ -21,12 +21,8 @@ impl RegistryCredentials {
     }
 
     fn find(&self, host: &str) -> Option<&Credentials> {
-        // The engine uses the host that it connects to for Docker Hub; users write it as in references.
-        let host = match host {
-            "registry-1.docker.io" | "index.docker.io" => DOCKER_HUB,
-            host => host,
-        };
-        self.0.iter().find(|(known, _)| known.as_str() == host).map(|(_, found)| found)
+        // The engine uses the host that it connects to for Docker Hub, which is one with its name.
+        self.0.get(&host.parse::<RegistryHost>().ok()?)
     }
 }
 
@@ -39,7 +35,11 @@ impl Auth for RegistryCredentials {
     ) -> Result<Response<CredentialsResponse>, Status> {
         let answer = match self.find(&request.into_inner().host) {
             Some(found) => CredentialsResponse {
-                username: found.username.clone(),
+                // A secret without a user is an identity token.
+                username: match found.identity_token() {
+                    Some(_) => String::new(),
+                    None => found.username.clone(),
+                },
                 secret: found.password.expose_secret().to_owned(),
             },
             None => CredentialsResponse::default(),
