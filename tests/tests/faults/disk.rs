@@ -1,12 +1,15 @@
 //! A full disk under the data folder, the objects, or Redis. What was answered 2xx is kept, what cannot be kept is
 //! answered 503, the reason is reported everywhere, and when there is space again everything continues by itself.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::time::{Duration, Instant};
 
 use gantry_api::DeliveryDetails;
 use gantry_tests::installation::Installation;
 use gantry_tests::servers::redis::Redis;
 use gantry_tests::small_disk::SmallDisk;
+use rand::Rng as _;
 use reqwest::StatusCode;
 
 use crate::ledger::Delivery;
@@ -73,6 +76,36 @@ async fn a_start_on_a_full_disk_ends_and_says_what_to_do() {
     let mut installation = Installation::new(folder.path().join("log"));
     let error = installation.start(&program).await.unwrap_err().to_string();
     assert!(error.contains("is full: free some space there, then start again"), "{error}");
+}
+
+async fn fill_the_mirrors_disk() {
+    let disk = SmallDisk::start(8).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (data, telemetry) = (folder.path().join("data"), up::free_address());
+    DirBuilder::new().mode(0o700).create(&data).unwrap();
+    std::fs::create_dir(data.join("work")).unwrap();
+    std::os::unix::fs::symlink(disk.path(), data.join("work/mirrors")).unwrap();
+    let program = disk.holds(up::program(&data, telemetry, &[]));
+    let mut up = Up::start(&program, telemetry, QUICK).await.unwrap();
+    let (client, hook) = (up.client.clone(), up.hook());
+    let mut first = up.push_file(&noise(3)).unwrap();
+    first.send(&client, &hook).await.unwrap();
+    up.until_run_is(&first, "Succeeded").await.unwrap();
+
+    // Without the old mirror there is room.
+    disk.fill().unwrap();
+    let mut second = up.push_file(&noise(2)).unwrap();
+    second.send(&client, &hook).await.unwrap();
+    let run = up.until_run_is(&second, "Succeeded").await.unwrap();
+    assert!(run.attempts.len() > 1, "{run:?}");
+
+    // Now there is none, until somebody makes some.
+    disk.fill().unwrap();
+    let mut third = up.push_file(&noise(5)).unwrap();
+    third.send(&client, &hook).await.unwrap();
+    up.until_attempt_says(&third, "is full: free space there").await.unwrap();
+    disk.free().unwrap();
+    up.until_run_is(&third, "Succeeded").await.unwrap();
 }
 
 async fn fill_the_objects_disk() {
@@ -166,6 +199,13 @@ async fn fill_the_redis_disk() {
     all_are_kept(&up, kept.iter().chain(&refused)).await;
 }
 
+/// A file of this many MiB that no compression makes smaller.
+fn noise(mebibytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; mebibytes << 20];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
 /// Sends a push and waits until it is built.
 async fn build_one(up: &mut Up) -> Delivery {
     let (client, hook) = (up.client.clone(), up.hook());
@@ -205,6 +245,11 @@ async fn all_are_kept(up: &Up, pushes: impl IntoIterator<Item = &Delivery>) {
 }
 
 mod slow {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_under_the_mirrors_is_cleared_of_them_and_fails_no_run() {
+        super::fill_the_mirrors_disk().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
         super::fill_the_objects_disk().await;

@@ -39,6 +39,8 @@ struct Story {
     graph: Vec<Vec<String>>,
     /// How often each base has changed.
     bases: BTreeMap<String, u64>,
+    /// About how many runs are played between two looks of a scheduler.
+    runs_a_look: u32,
     /// The tasks whose next run fails.
     failing: BTreeSet<usize>,
     /// The runs that have ended, by task, since the last change.
@@ -69,8 +71,9 @@ impl Story {
             }
             graph.push(on.into_iter().collect());
         }
-        let story =
-            Self { gantry, random, graph, bases, failing: BTreeSet::new(), ended: BTreeMap::new() };
+        let runs_a_look = 3 + u32::try_from(tasks / 20).unwrap();
+        let (failing, ended) = (BTreeSet::new(), BTreeMap::new());
+        let story = Self { gantry, random, graph, bases, runs_a_look, failing, ended };
         for task in 0..tasks {
             let all = |of: &mut gantry_domain::task::Task| {
                 of.source_trigger = None;
@@ -110,7 +113,8 @@ impl Story {
             while let Some(run) = self.take().await {
                 self.play(run).await;
                 moved = true;
-                if self.random.random_ratio(1, 3) {
+                // The scheduler also looks while runs are ready, and no more often than a large story can afford.
+                if self.random.random_ratio(1, self.runs_a_look) {
                     break;
                 }
             }
