@@ -437,6 +437,15 @@ pub(crate) fn secret(secret: &secret::Secret) -> types::Secret {
     }
 }
 
+/// A leg of a split run.
+pub(crate) fn leg(leg: &run::Run) -> types::Leg {
+    types::Leg {
+        run: leg.id.to_string(),
+        platform: leg.recipe.platforms.to_string(),
+        status: leg.status().to_string(),
+    }
+}
+
 /// The steps of a run's last attempt. A step that still runs after its attempt has ended is shown as lost.
 pub(crate) fn steps(run: &run::Run, steps: &Steps) -> Vec<types::Step> {
     let is_leased = run.state.lease().is_some();
@@ -536,6 +545,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         worker: attempts.last().map(|attempt| attempt.worker.clone()),
         attempts,
         steps: Vec::new(),
+        legs: Vec::new(),
         pull_request: run.recipe.pull_request.as_ref().map(|of| types::RunPullRequest {
             number: of.number,
             head: of.head.to_string(),
@@ -593,7 +603,10 @@ fn ended_attempt(ended: &EndedAttempt) -> types::Attempt {
             AttemptEnd::InfrastructureFailed { error } | AttemptEnd::Unavailable { error } => {
                 Some(error.clone())
             }
-            AttemptEnd::Finished | AttemptEnd::HandedBack | AttemptEnd::Lapsed => None,
+            AttemptEnd::Finished
+            | AttemptEnd::HandedBack
+            | AttemptEnd::Split
+            | AttemptEnd::Lapsed => None,
         },
     }
 }

@@ -14,6 +14,7 @@ mod beside;
 mod decider;
 mod figures;
 mod keeper;
+mod legs;
 mod logins;
 mod notifier;
 mod outbox;

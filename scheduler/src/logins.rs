@@ -68,7 +68,7 @@ pub(crate) fn are_asked_for(run: &Run, registry: &Registry) -> bool {
 
 /// A scan executes nothing, and a fork's run reads its bases anonymously.
 fn gets_logins(run: &Run) -> bool {
-    run.purpose == Purpose::Execute && !run.is_of_fork()
+    run.purpose != Purpose::Scan && !run.is_of_fork()
 }
 
 fn uses_helper(run: &Run, registry: &Registry) -> bool {

@@ -19,6 +19,7 @@ use crate::base_images::{BaseImageSettings, BaseImages, ImageLooks};
 use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
+use crate::legs::Legs;
 use crate::logins::Logins;
 use crate::notifier::{Notifier, Posts};
 use crate::outbox::{Outbox, Sends};
@@ -115,9 +116,10 @@ impl Scheduler {
             timers.tick().await?;
             timers.pause().await
         };
+        let legs = self.legs();
         let resolve_and_admit = || async {
             self.image_looks.moved.notify_one();
-            Ok(resolver.tick().await? + admitter.tick().await?)
+            Ok(resolver.tick().await? + legs.tick().await? + admitter.tick().await?)
         };
         let look_at_repositories = async {
             if let Err(error) = reconciler.look_again().await {
@@ -152,6 +154,7 @@ impl Scheduler {
         let fired = self.timers().tick().await?;
         let resolved = self.resolver().tick().await?;
         let decided = self.decider().tick_and_settle().await?;
+        let split = self.legs().tick().await?;
         let admitted = self.admitter().tick_and_settle().await?;
         let reported = self.outbox().tick_and_settle().await?;
         let images = self.base_images();
@@ -160,7 +163,7 @@ impl Scheduler {
         let told = self.notifier().tick_and_settle().await?;
         let provisioned = self.provisioner().tick_and_settle().await?;
         let sent = reported + told + provisioned;
-        Ok(fired + resolved + decided + admitted + recorded + advanced + sent > 0)
+        Ok(fired + resolved + decided + split + admitted + recorded + advanced + sent > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -245,6 +248,10 @@ impl Scheduler {
             logins: self.logins(),
             code_host: Arc::clone(&self.code_host),
         }
+    }
+
+    fn legs(&self) -> Legs {
+        Legs { store: Arc::clone(&self.store), keyring: Arc::clone(&self.keyring) }
     }
 
     fn logins(&self) -> Logins {

@@ -153,9 +153,13 @@ impl From<StoreError> for Unread {
 
 /// The secrets that a run declares and gets. A scan gets none, because it executes nothing.
 pub(crate) fn declared(run: &Run) -> Option<&BTreeMap<SecretId, SecretSource>> {
-    match (run.purpose, &run.recipe.work) {
-        (Purpose::Execute, Work::File(file)) if !file.secrets.is_empty() => Some(&file.secrets),
-        (Purpose::Execute | Purpose::Scan, Work::File(_) | Work::Build(_)) => None,
+    match (&run.purpose, &run.recipe.work) {
+        (Purpose::Execute | Purpose::Leg(_), Work::File(file)) if !file.secrets.is_empty() => {
+            Some(&file.secrets)
+        }
+        (Purpose::Execute | Purpose::Leg(_) | Purpose::Scan, Work::File(_) | Work::Build(_)) => {
+            None
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod github;
 pub mod hosts;
 pub mod installation;
 pub mod kept_registry;
+pub mod narrow_engine;
 pub mod own_engine;
 pub mod pipeline;
 pub mod process;

@@ -68,7 +68,8 @@ impl Compiler {
         };
         graph.pushed().try_for_each(refuse_staging)?;
         if let Some(of) = &attempt.run.recipe.pull_request {
-            limit_pushes(&mut graph, attempt, of, files.and_then(Checkout::commit)).await;
+            let built = files.and_then(Checkout::commit).or(read_before(attempt));
+            limit_pushes(&mut graph, attempt, of, built).await;
         }
         Ok(graph)
     }
@@ -77,8 +78,8 @@ impl Compiler {
         let text = file.text().await?;
         let mut inputs = self.inputs(file).await?;
         let secrets = self.read_needs(file, &text, &mut inputs).await?;
-        match file.attempt.run.purpose {
-            Purpose::Execute => check_secrets(file, &secrets)?,
+        match &file.attempt.run.purpose {
+            Purpose::Execute | Purpose::Leg(_) => check_secrets(file, &secrets)?,
             // A scan has none: each is empty.
             Purpose::Scan => secrets.iter().for_each(|secret| inputs.secrets.set(&secret.id, "")),
         }
@@ -292,9 +293,10 @@ async fn limit_pushes(
     built: Option<&CommitId>,
 ) {
     let commits: Vec<&CommitId> = built.into_iter().chain([&of.head]).collect();
+    let id = attempt.run.purpose.leg_of().map_or(attempt.run.id, |of| of.run);
     let may_push = |image: &ImageReference| {
         let tag = image.tag().map_or("latest", Tag::as_str);
-        of.may_push_tag(tag, attempt.run.id, &commits)
+        of.may_push_tag(tag, id, &commits)
     };
     for (step, image) in graph.limit_pushes(may_push) {
         let why = match of.may_push {
@@ -351,19 +353,32 @@ fn images(
     Ok(images)
 }
 
+/// The commit that an earlier attempt has read. Only one that puts legs together has no source, but a commit.
+fn read_before(attempt: &Attempt) -> Option<&CommitId> {
+    attempt.run.legs.as_ref()?;
+    attempt.run.read.as_ref().map(|read| &read.commit)
+}
+
 fn known_variables<'a>(
     attempt: &'a Attempt,
     source: Option<&'a Checkout>,
 ) -> template::RunVariables<'a> {
-    let run = &attempt.run;
+    let (run, of) = (&attempt.run, attempt.run.purpose.leg_of());
+    let read_branch = || {
+        let read = run.legs.as_ref().and(run.read.as_ref());
+        source.and_then(Checkout::branch).or(read?.branch.as_ref())
+    };
     template::RunVariables {
-        id: run.id,
+        id: of.map_or(run.id, |of| of.run),
         registry: &attempt.registry.host,
-        date: run.created,
-        platform: run.recipe.platforms.first(),
-        commit: source.and_then(Checkout::commit),
+        date: of.map_or(run.created, |of| of.created),
+        platform: of.map_or(run.recipe.platforms.first(), |of| &of.platform),
+        commit: source.and_then(Checkout::commit).or(read_before(attempt)),
         // The checkout of a commit has no branch.
-        branch: run.cause.branch().or(source.and_then(Checkout::branch)),
+        branch: match of {
+            Some(of) => of.branch.as_ref(),
+            None => run.cause.branch().or_else(read_branch),
+        },
         task: run.task.as_ref().map(|task| &task.name),
         timer: run.cause.timer(),
     }

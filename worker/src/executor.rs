@@ -6,19 +6,20 @@
 //! interrupted: moving half of them would be worse than a late cancellation.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use gantry_domain::built_on::SourceRead;
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::{Digest, ImageReference, RegistryHost};
-use gantry_domain::lineage::{ChildImage, Lineage};
+use gantry_domain::lineage::{ChildImage, Lineage, OutputImage};
 use gantry_domain::platforms::Platforms;
 use gantry_domain::recipe::Work;
-use gantry_domain::run::{ErrorCode, Product, Purpose, Run};
+use gantry_domain::run::{ErrorCode, Product, Purpose, Run, Split};
 use gantry_domain::scan::Scanned;
+use gantry_domain::source::CommitId;
 use gantry_domain::step::{StepEnd, Steps};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::Stage;
@@ -80,6 +81,8 @@ pub(crate) enum Ending {
     Failed(Failure),
     CancelAsked,
     TimedOut,
+    /// The engine does not build for all platforms.
+    Split(Split),
     /// The worker is shutting down.
     Stopped,
     LeaseLost,
@@ -110,9 +113,40 @@ struct Shared<'a> {
     images: Images,
     budget: Arc<Budget>,
     detached: Detached,
+    results: Results,
+}
+
+/// What an attempt has pushed.
+pub(crate) struct Results {
     product: Mutex<Product>,
     /// Held for reading by a step that moves tags, which must not be dropped meanwhile.
-    tagging: RwLock<()>,
+    pub(crate) tagging: RwLock<()>,
+}
+
+impl Results {
+    /// Nothing yet, of a source at this commit.
+    pub(crate) fn of(commit: Option<CommitId>) -> Self {
+        let product = Mutex::new(Product { commit, ..Product::default() });
+        Self { product, tagging: RwLock::new(()) }
+    }
+
+    pub(crate) fn into_product(self) -> Product {
+        self.product.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Product> {
+        self.product.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an attempt has prepared.
+struct Begun {
+    source: Option<Arc<Checkout>>,
+    graph: Graph,
+    /// What its worker read of a git repository.
+    read: Option<SourceRead>,
+    /// Whether the engine does not build for all platforms, so that the run is to be split.
+    is_to_be_split: bool,
 }
 
 impl Executor {
@@ -147,8 +181,12 @@ impl Executor {
         if attempt.run.purpose == Purpose::Scan {
             return unless_interrupted(attempt, stop, self.scan(attempt, &owner)).await;
         }
+        if attempt.run.legs.is_some() {
+            return self.join(attempt, &owner, progress, stop).await;
+        }
         let preparing = self.prepare(attempt, &owner, progress);
-        let (source, graph) = unless_interrupted(attempt, stop, preparing).await?;
+        let Begun { source, graph, read, is_to_be_split } =
+            unless_interrupted(attempt, stop, preparing).await?;
         let commit = source.as_ref().and_then(|source| source.commit().cloned());
         let is_guarded = attempt.run.is_of_fork()
             || !self.policy.allows(Permission::Machine, &attempt.run.registry);
@@ -168,13 +206,17 @@ impl Executor {
             images: Images::default(),
             budget: Budget::new(self.commander.run_limits),
             detached: Detached::default(),
-            product: Mutex::new(Product { commit, ..Product::default() }),
-            tagging: RwLock::new(()),
+            results: Results::of(commit),
         };
-        let (walked, ()) =
-            tokio::join!(self.walk(&shared, stop), self.report_images(&shared, stop));
+        let walking = async {
+            match is_to_be_split {
+                true => Err(self.split(&shared, read.as_ref(), stop).await),
+                false => self.walk(&shared, stop).await,
+            }
+        };
+        let (walked, ()) = tokio::join!(walking, self.report_images(&shared, stop));
         let has_detached = shared.detached.end().await;
-        let Shared { workspace, images, product, .. } = shared;
+        let Shared { workspace, images, results, .. } = shared;
         let bases = images.bases();
         let cleanup = cleanup.insert(Cleanup::new(workspace, images));
         if has_detached || walked.is_err() {
@@ -184,8 +226,31 @@ impl Executor {
         if graph.pushed().next().is_none() {
             attempt.log.say(None, "nothing was to be pushed").await;
         }
-        let product = product.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Product { bases, ..product })
+        Ok(Product { bases, ..results.into_product() })
+    }
+
+    /// How an attempt ends whose engine does not build for all platforms: with the images that the builds need.
+    async fn split(
+        &self,
+        shared: &Shared<'_>,
+        read: Option<&SourceRead>,
+        stop: &CancellationToken,
+    ) -> Ending {
+        let Shared { attempt, graph, workspace, images, .. } = shared;
+        let resolving = async {
+            let mut bases = Bases::default();
+            for (id, work) in graph.builds() {
+                let step = BuildStep { attempt, id, work, workspace, images };
+                let needed = self.builder.bases(step).await;
+                let needed = needed.map_err(|failure| failure.in_step(id))?;
+                needed.into_iter().for_each(|base| bases.add(base));
+            }
+            Ok(self.builder.split(attempt, read, bases.into_vec()))
+        };
+        match unless_interrupted(attempt, stop, resolving).await {
+            Ok(split) => Ending::Split(split),
+            Err(ending) => ending,
+        }
     }
 
     /// Reads which images the task needs, and executes nothing.
@@ -209,7 +274,7 @@ impl Executor {
     /// its steps will tell it.
     async fn report_images(&self, shared: &Shared<'_>, stop: &CancellationToken) {
         let Shared { attempt, graph, workspace, .. } = shared;
-        if attempt.run.unchanged_task().is_none() {
+        if attempt.run.unchanged_task().is_none() || attempt.run.purpose != Purpose::Execute {
             return;
         }
         let source = workspace.source();
@@ -234,7 +299,7 @@ impl Executor {
         attempt: &Attempt,
         owner: &Owner,
         progress: &Progress,
-    ) -> Result<(Option<Arc<Checkout>>, Graph), Ending> {
+    ) -> Result<Begun, Ending> {
         let source = self.builder.fetch(attempt).await?;
         let read = source.as_ref().and_then(|source| source_read(&attempt.run, &source.files));
         let graph = self.compiler.graph(attempt, owner, source.as_ref()).await;
@@ -245,7 +310,8 @@ impl Executor {
         let graph = match graph {
             Ok(graph) => graph,
             Err(failure) => {
-                if attempt.run.unchanged_task().is_some() {
+                if attempt.run.unchanged_task().is_some() && attempt.run.purpose == Purpose::Execute
+                {
                     let found = failed_scan(attempt, failure.clone())?;
                     self.say_scanned(attempt, &found).await?;
                 }
@@ -257,9 +323,14 @@ impl Executor {
         let policy = if attempt.run.is_of_fork() { &nothing } else { &self.policy };
         policy.check(&graph, &attempt.run.registry)?;
         budget::check(&graph, self.commander.run_limits, self.commander.limits)?;
-        self.builder.check_platforms(&graph).await?;
+        let refused = self.builder.refuses(&graph).await?;
+        let is_to_be_split = match refused {
+            Some(_) if may_be_split(&attempt.run) => true,
+            Some(refused) => return Err(refused.into()),
+            None => false,
+        };
         self.pusher.try_credentials(attempt, graph.pushed()).await?;
-        Ok((source.map(|source| source.files), graph))
+        Ok(Begun { source: source.map(|source| source.files), graph, read, is_to_be_split })
     }
 
     /// Walks the graph, and keeps the record of its steps meanwhile. An interruption waits until no step moves tags.
@@ -267,14 +338,14 @@ impl Executor {
         let after: Vec<&[usize]> =
             shared.graph.steps.iter().map(|step| step.after.as_slice()).collect();
         let may_drop = || async {
-            let _no_step_moves_tags = shared.tagging.write().await;
+            let _no_step_moves_tags = shared.results.tagging.write().await;
         };
         let walking = walk(&after, MOST_AT_ONCE, |place| self.step(shared, place), may_drop);
         // Boxed, because the future of a whole graph is too large for the stack.
         let mut walking = Box::pin(walking);
         tokio::select! {
             biased;
-            ending = interrupted(shared.attempt, stop, &shared.tagging) => Err(ending),
+            ending = interrupted(shared.attempt, stop, &shared.results.tagging) => Err(ending),
             walked = &mut walking => walked,
             never = shared.progress.keep_written() => match never {},
         }
@@ -394,37 +465,53 @@ impl Executor {
         let has_socket = shared.graph.has_engine_socket();
         let pushing = self.pusher.push(attempt, &step.id, images, (&shared.images, has_socket));
         let pushed = spans::stage(Stage::Push, pushing).await?;
-        let _must_not_be_dropped = shared.tagging.read().await;
-        let tagging = self.tagger.tag(attempt, &step.id, &pushed);
+        if attempt.run.purpose.leg_of().is_some() {
+            shared.results.lock().outputs.extend(pushed.iter().flat_map(untagged));
+            return Ok(pushed.first().map(|image| image.manifest.digest.clone()));
+        }
+        self.tag(attempt, &step.id, &pushed, (shared.progress, &shared.results)).await
+    }
+
+    /// Moves the tags of pushed images, and records their lineage. Returns the digest of the first.
+    pub(crate) async fn tag(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        pushed: &[PushedImage],
+        (progress, results): (&Progress, &Results),
+    ) -> Result<Option<Digest>, Ending> {
+        let _must_not_be_dropped = results.tagging.read().await;
+        let tagging = self.tagger.tag(attempt, step, pushed);
         let tagged = spans::stage(Stage::Tag, tagging).await?;
-        self.pusher.delete_staging(attempt, &pushed).await;
+        self.pusher.delete_staging(attempt, pushed).await;
         for output in &tagged.outputs {
             let line = format!("pushed {} at {}", output.image, output.digest);
-            attempt.log.say(Some(&step.id), line).await;
+            attempt.log.say(Some(step), line).await;
             for ChildImage { platform, digest } in &output.children {
-                attempt.log.say(Some(&step.id), format!("  {platform} at {digest}")).await;
+                attempt.log.say(Some(step), format!("  {platform} at {digest}")).await;
             }
         }
         for tag in &tagged.superseded {
-            attempt.log.say(Some(&step.id), tag.to_string()).await;
+            attempt.log.say(Some(step), tag.to_string()).await;
         }
-        let now = shared.progress.now().await;
-        for image in &pushed {
+        let now = progress.now().await;
+        let commit = results.lock().commit.clone();
+        for image in pushed {
             let outputs = tagged.outputs.iter().map(|output| &output.image);
             let moved: Vec<ImageReference> =
                 outputs.filter(|output| image.images.contains(output)).cloned().collect();
-            for lineage in lineages(shared, image, moved, now) {
-                self.say_pushed(attempt, &lineage, &shared.progress.steps()).await?;
+            for lineage in lineages(attempt, commit.as_ref(), image, moved, now) {
+                self.say_pushed(attempt, &lineage, &progress.steps()).await?;
             }
         }
-        let mut product = shared.product.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut product = results.lock();
         product.outputs.extend(tagged.outputs);
         product.superseded.extend(tagged.superseded);
         Ok(pushed.first().map(|image| image.manifest.digest.clone()))
     }
 
     /// Records that the first step begins, retrying while the store is unavailable and the lease is held.
-    async fn begin(
+    pub(crate) async fn begin(
         &self,
         attempt: &Attempt,
         read: Option<&SourceRead>,
@@ -488,7 +575,7 @@ async fn within<T>(
     let Some(limit) = limit else { return work.await };
     let time_is_up = async {
         tokio::time::sleep(limit).await;
-        let _no_step_moves_tags = shared.tagging.write().await;
+        let _no_step_moves_tags = shared.results.tagging.write().await;
     };
     tokio::select! {
         biased;
@@ -571,7 +658,11 @@ async fn unless_interrupted<T>(
 }
 
 /// Returns once an attempt is to end early and nobody holds `tagging`.
-async fn interrupted(attempt: &Attempt, stop: &CancellationToken, tagging: &RwLock<()>) -> Ending {
+pub(crate) async fn interrupted(
+    attempt: &Attempt,
+    stop: &CancellationToken,
+    tagging: &RwLock<()>,
+) -> Ending {
     let ending = tokio::select! {
         biased;
         () = attempt.lease.lost() => Ending::LeaseLost,
@@ -600,19 +691,37 @@ fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
     Some(SourceRead { repository: git.url.key(), branch, commit })
 }
 
+/// Whether a run may be split into a run for each of its platforms. What the steps of a task file leave in their workspace is
+/// for all of them, so those need one engine.
+fn may_be_split(run: &Run) -> bool {
+    run.purpose == Purpose::Execute
+        && run.recipe.platforms.are_several()
+        && matches!(run.recipe.work, Work::Build(_))
+}
+
+/// What a leg of a split run has pushed: images without final tags.
+fn untagged(pushed: &PushedImage) -> impl Iterator<Item = OutputImage> {
+    pushed.legs.iter().map(|leg| OutputImage {
+        image: leg.staging.clone(),
+        digest: leg.manifest.digest.clone(),
+        children: Vec::new(),
+    })
+}
+
 /// The lineage of an image; of an index also those of its images, which have no names.
 fn lineages(
-    shared: &Shared<'_>,
+    attempt: &Attempt,
+    commit: Option<&CommitId>,
     pushed: &PushedImage,
     images: Vec<ImageReference>,
     at: Timestamp,
 ) -> Vec<Lineage> {
-    let run = &shared.attempt.run;
+    let run = &attempt.run;
     let of = |legs: &[PushedLeg], digest: &Digest| {
         let mut bases = Bases::default();
-        let used = legs.iter().flat_map(|leg| &leg.built.bases);
+        let used = legs.iter().flat_map(|leg| &leg.bases);
         used.for_each(|base| bases.add(base.clone()));
-        let platforms = legs.iter().map(|leg| leg.built.platform.clone());
+        let platforms = legs.iter().map(|leg| leg.platform.clone());
         Some(Lineage {
             digest: digest.clone(),
             images: Vec::new(),
@@ -623,7 +732,7 @@ fn lineages(
             registry: run.registry.clone(),
             task: run.task.as_ref().map(|task| task.name.clone()),
             source: run.recipe.source.to_string(),
-            commit: shared.workspace.commit().cloned(),
+            commit: commit.cloned(),
             cause: run.cause.to_string(),
             pushed: at,
         })

@@ -19,6 +19,7 @@ mod failure;
 mod graph;
 mod held;
 mod housekeeping;
+mod join;
 mod lease;
 mod limits;
 mod log;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_domain::id::RunId;
-use gantry_domain::step::{StepEnd, Steps};
+use gantry_domain::step::{Step, StepEnd, Steps};
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::steps;
 use gantry_seams::store::SharedStore;
@@ -45,6 +45,11 @@ impl Progress {
         let now = self.now().await;
         self.lock().begin(place, now);
         self.changed.notify_one();
+    }
+
+    /// Takes over a step that another run has executed.
+    pub(crate) fn adopt(&self, place: usize, other: &Step) {
+        self.lock().adopt(place, other);
     }
 
     pub(crate) async fn end(&self, place: usize, end: StepEnd) {

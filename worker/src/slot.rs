@@ -146,6 +146,12 @@ impl Slot {
                 attempt.log.say(None, "the worker shuts down: another one takes this run").await;
                 Some(Finish::HandBack)
             }
+            Ending::Split(split) => {
+                let line =
+                    "no engine here builds for all platforms: each is built by a run of its own";
+                attempt.log.say(None, line).await;
+                Some(Finish::Split(split))
+            }
             Ending::LeaseLost => None,
         };
         let Attempt { log, lease, number, .. } = attempt;
@@ -213,8 +219,8 @@ async fn say_failed(attempt: &Attempt, failure: Failure) -> Finish {
 
 async fn timed_out(attempt: &Attempt) -> Finish {
     let seconds = attempt.run.recipe.timeout.as_duration().as_secs();
-    let message = match attempt.run.purpose {
-        Purpose::Execute => {
+    let message = match &attempt.run.purpose {
+        Purpose::Execute | Purpose::Leg(_) => {
             format!("the run took longer than its {seconds} s: give it more with `--timeout`")
         }
         Purpose::Scan => format!("reading the source took longer than {seconds} s"),

@@ -17,8 +17,9 @@ use crate::settings::WorkerSettings;
 pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
     let run = &taken.run;
     let pipeline = run.task.as_ref().map_or("quick build", |task| task.name.as_str());
-    let action = match run.purpose {
+    let action = match &run.purpose {
         Purpose::Execute => "BUILD",
+        Purpose::Leg(_) => "LEG",
         Purpose::Scan => "SCAN",
     };
     let span = tracing::info_span!(

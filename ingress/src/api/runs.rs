@@ -73,7 +73,8 @@ pub(super) async fn show(
     let forecasts = runs::forecasts(state.store.as_ref(), std::slice::from_ref(&run)).await?;
     let queue = forecasts.get(&run.id).copied().map(view::queue_place);
     let steps = view::steps(&run, &runs::last_steps(&state, &run).await?);
-    Ok(Json(types::Run { waits_for, queue, steps, ..view::run(&run) }))
+    let legs = runs::legs(&state, &run).await?.iter().map(view::leg).collect();
+    Ok(Json(types::Run { waits_for, queue, steps, legs, ..view::run(&run) }))
 }
 
 /// Sets whether a run and its log are kept for good.

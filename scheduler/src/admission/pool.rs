@@ -156,7 +156,9 @@ impl<'a> PoolTick<'a> {
         class: Class,
     ) -> Result<bool, StoreError> {
         if class != Class::Scan && self.look.full_registries.contains_key(&registry) {
-            return Ok(false);
+            // The whole runs of legs are among those that fill it.
+            let legs = Lane::of_legs(waited_for.clone(), class, registry);
+            return Ok(matches!(self.serve_lane(&legs).await?, Served::Run));
         }
         let (store, of) = (self.admitter.store.as_ref(), TurnsOf::Registry(registry));
         let start = self.look.turns(store, &of).await?.last(class).map(str::to_owned);
@@ -181,9 +183,12 @@ impl<'a> PoolTick<'a> {
     async fn serve_lane(&mut self, lane: &Lane) -> Result<Served, StoreError> {
         let mut after = None;
         while self.look.pages_left > 0 {
-            self.look.pages_left -= 1;
             let store = self.admitter.store.as_ref();
             let page = runs::waiting_in(store, lane, after.as_ref(), PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            self.look.pages_left -= 1;
             for run in &page {
                 if rests_until(run).is_some_and(|until| until > self.look.now) {
                     // The runs of a lane are ordered by when they are due.

@@ -192,12 +192,12 @@ impl Admitter {
         now: Timestamp,
     ) -> Result<Option<Sealed>, SecretError> {
         let (recipe, git_token) = (&run.recipe, run.git_token.as_ref());
-        let gathered = match run.purpose {
-            Purpose::Execute if !run.is_of_fork() => {
+        let gathered = match &run.purpose {
+            Purpose::Execute | Purpose::Leg(_) if !run.is_of_fork() => {
                 Bundle::gather(&self.keyring, registry, recipe, git_token)?
             }
             // The token is for the fetch alone, and never in reach of a step.
-            Purpose::Execute | Purpose::Scan => {
+            Purpose::Execute | Purpose::Leg(_) | Purpose::Scan => {
                 Bundle::of_source(&self.keyring, registry, recipe, git_token)?
             }
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_domain::id::RunPrefix;
-use gantry_domain::run::Run;
+use gantry_domain::run::{Purpose, Run};
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
@@ -112,8 +112,9 @@ impl Keeper {
         let before = self.store.now().await?.before(self.retention.runs);
         let mut count = 0;
         for run in runs::ended(self.store.as_ref(), PIECE).await? {
-            // What a hidden run found is recorded elsewhere, so it need not be kept.
-            if !run.is_hidden() && run.state.done().is_none_or(|done| done.at >= before) {
+            // What a scan found is recorded elsewhere, so it need not be kept.
+            if run.purpose != Purpose::Scan && run.state.done().is_none_or(|done| done.at >= before)
+            {
                 break;
             }
             match self.forget_logs(&run).await {

@@ -51,7 +51,7 @@ pub use notification::{
 };
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
-    Approved, Attempt, BaseImage, BuildCreate, CancelAsked, ChildImage, CommitStatus, Lineage,
+    Approved, Attempt, BaseImage, BuildCreate, CancelAsked, ChildImage, CommitStatus, Leg, Lineage,
     OutputImage, QueuePlace, RerunCreate, Run, RunApproval, RunCreate, RunError, RunPullRequest,
     RunUpdate, Step, SupersededTag,
 };

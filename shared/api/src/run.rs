@@ -138,6 +138,17 @@ impl std::fmt::Debug for RunCreate {
     }
 }
 
+/// A part of a run that was split: a run for one of its platforms, with its own log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Leg {
+    /// The id of the run, like `ca-7`.
+    pub run: String,
+    /// The platform.
+    pub platform: String,
+    /// Its status.
+    pub status: String,
+}
+
 /// A step of a run, in its last attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
@@ -264,6 +275,9 @@ pub struct Run {
     /// The steps of its last attempt, in the order of the task file; empty in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
+    /// The runs that it was split into, because no engine builds for all its platforms; empty in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<Leg>,
     /// The pull request that it builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<RunPullRequest>,

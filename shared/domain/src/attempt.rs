@@ -78,6 +78,8 @@ pub enum AttemptEnd {
     },
     /// The worker returned the run, because it shut down or the token for the source was over. Does not count.
     HandedBack,
+    /// The worker split the run into legs. Does not count.
+    Split,
     /// The lease expired. Counts.
     Lapsed,
 }
@@ -88,7 +90,7 @@ impl AttemptEnd {
     pub fn counts(&self) -> bool {
         match self {
             Self::InfrastructureFailed { .. } | Self::Lapsed => true,
-            Self::Finished | Self::Unavailable { .. } | Self::HandedBack => false,
+            Self::Finished | Self::Unavailable { .. } | Self::HandedBack | Self::Split => false,
         }
     }
 }

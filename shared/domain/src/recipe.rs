@@ -295,6 +295,13 @@ impl RunTimeout {
         }
     }
 
+    /// What is left of it after this time, at least a second.
+    #[must_use]
+    pub fn after(self, spent: Duration) -> Self {
+        let spent = u32::try_from(spent.as_secs()).unwrap_or(u32::MAX);
+        Self(self.0.saturating_sub(spent).max(1))
+    }
+
     /// The limit as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {

@@ -1,5 +1,6 @@
 //! Runs: what to execute, the state, and the outcome.
 
+mod legs;
 mod outcome;
 mod state;
 mod status;
@@ -23,6 +24,7 @@ use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 use crate::wave::NodeTask;
 
+pub use legs::{LegOf, LegWork, Legs, Split};
 pub use outcome::{ErrorCode, KeptBecause, Outcome, Product, RunError, SupersededTag};
 pub use state::{Done, IllegalTransition, Progress, Rank, ReadySecrets, RunState, WaitReason};
 pub use status::RunStatus;
@@ -77,6 +79,9 @@ pub struct Run {
     /// What its worker read from a git repository. Not signed, because a worker reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<SourceRead>,
+    /// The runs that it is split into, if no engine builds for all its platforms. Not signed, because a worker asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legs: Option<Legs>,
     /// What was last passed on to its code host. Not signed, because it changes with the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Reported>,
@@ -108,7 +113,7 @@ impl Run {
             .map(|task| TaskId { registry: self.registry.clone(), name: task.name.clone() })
     }
 
-    /// Whether it is in no list that people see and counts against no limit.
+    /// Whether it is in no list that people see and counts against no limit: a leg is counted with its whole run.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
         self.id.is_hidden()
@@ -145,13 +150,13 @@ impl Run {
         let Some(done) = self.state.done().filter(|_| !self.is_settled) else { return false };
         let product = done.outcome.product().filter(|_| self.recipe.pull_request.is_none());
         let has_pushed = product.is_some_and(|product| !product.outputs.is_empty());
-        self.stands_for_task().is_some() || has_pushed
+        self.stands_for_task().is_some() || has_pushed && self.purpose == Purpose::Execute
     }
 
     /// The class of runs that it is admitted and taken with.
     #[must_use]
     pub fn class(&self) -> Class {
-        Class::of(self.purpose, &self.cause)
+        Class::of(&self.purpose, &self.cause)
     }
 
     /// The pool whose workers build it and open its secrets. Until it is admitted, and after its end, that of its
@@ -219,6 +224,7 @@ impl Run {
                 }
                 AttemptEnd::HandedBack => {}
                 AttemptEnd::Finished
+                | AttemptEnd::Split
                 | AttemptEnd::InfrastructureFailed { .. }
                 | AttemptEnd::Lapsed => break,
             }
@@ -253,7 +259,7 @@ impl Outage {
 }
 
 /// What a run is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// Executes the recipe.
@@ -261,19 +267,29 @@ pub enum Purpose {
     Execute,
     /// Reads the source and compiles the recipe, to learn which images it needs. Executes nothing. A hidden run.
     Scan,
+    /// Builds and pushes the image of another run for one of its platforms. A hidden run.
+    Leg(LegOf),
 }
 
 impl Purpose {
     /// Whether runs of this purpose are hidden.
     #[must_use]
-    pub fn is_hidden(self) -> bool {
+    pub fn is_hidden(&self) -> bool {
         match self {
             Self::Execute => false,
-            Self::Scan => true,
+            Self::Scan | Self::Leg(_) => true,
         }
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    /// The run that it is a leg of, if it is one.
+    #[must_use]
+    pub fn leg_of(&self) -> Option<&LegOf> {
+        match self {
+            Self::Leg(of) => Some(of),
+            Self::Execute | Self::Scan => None,
+        }
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -357,6 +373,8 @@ pub enum CanceledBy {
     Token { token: TokenId },
     /// A run of a newer change, as the task's trigger says.
     NewerRun { run: RunId },
+    /// The end of the run that it is a leg of.
+    WholeRun { run: RunId },
     /// The end of its pull request.
     PullRequestClosed { number: u64 },
     /// A comment below its pull request.
@@ -371,6 +389,7 @@ impl fmt::Display for CanceledBy {
         match self {
             Self::Token { token } => write!(f, "token {token}"),
             Self::NewerRun { run } => write!(f, "run {run}, which builds a newer change"),
+            Self::WholeRun { run } => write!(f, "the end of run {run}, which it is a part of"),
             Self::PullRequestClosed { number } => {
                 write!(f, "the end of pull request {number}")
             }

@@ -43,7 +43,7 @@ struct Fixed<'a> {
     id: RunId,
     registry: &'a RegistryName,
     #[serde(skip_serializing_if = "Purpose::is_default")]
-    purpose: Purpose,
+    purpose: &'a Purpose,
     run_type: RunType,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: &'a Option<TaskRevision>,
@@ -116,6 +116,7 @@ impl Run {
             signature: _,
             built_on: _,
             read: _,
+            legs: _,
             reported: _,
             is_settled: _,
             archived: _,
@@ -128,7 +129,7 @@ impl Run {
         for sealed in recipe.sealed_mut() {
             *sealed = Sealed::from_text(String::new());
         }
-        let (id, purpose, run_type) = (*id, *purpose, *run_type);
+        let (id, run_type) = (*id, *run_type);
         let (created, force_tags) = (*created, *force_tags);
         Fixed {
             form: FORM,

@@ -117,6 +117,16 @@ impl Steps {
         step.tries = step.tries.saturating_add(1);
     }
 
+    /// Takes over the state of a step that another run has executed. Only a waiting step is changed.
+    pub fn adopt(&mut self, place: usize, other: &Step) {
+        if let Some(step) = self.steps.get_mut(place)
+            && step.state == StepState::Waiting
+        {
+            step.tries = other.tries;
+            step.state = other.state.clone();
+        }
+    }
+
     /// Ends a running step. Any other step is not changed.
     pub fn end(&mut self, place: usize, end: StepEnd, at: Timestamp) {
         if let Some(step) = self.steps.get_mut(place)

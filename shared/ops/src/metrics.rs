@@ -359,6 +359,9 @@ pub fn run_ended(run: &Run) {
         METRICS.scans.add(status, 1);
         return;
     }
+    if run.purpose != Purpose::Execute {
+        return;
+    }
     METRICS.runs.add((run.run_type, status), 1);
     if let Some(started) = done.started {
         METRICS.run_took.observe(status, between(started, done.at));

@@ -28,6 +28,7 @@ mod ends;
 mod indexes;
 mod lanes;
 mod leasing;
+mod legs;
 mod listing;
 mod reporting;
 
@@ -47,6 +48,7 @@ pub use leasing::{
     Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, scanned,
     tagging, take, take_beside_others,
 };
+pub use legs::{Joined, close_legs, join_leg, make_legs, with_leg_work};
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, open_of_change, open_of_task,
     open_of_timer, pools_with_work, ready_before, ready_in, unreported, unresolved, unsettled,
@@ -486,8 +488,8 @@ async fn update(
 
 /// Why a scan did not succeed, if it has just ended.
 fn failed_scan<'a>(before: &Run, after: &'a Run) -> Option<&'a RunError> {
-    match after.purpose {
+    match &after.purpose {
         Purpose::Scan if before.state.done().is_none() => after.state.done()?.outcome.error(),
-        Purpose::Scan | Purpose::Execute => None,
+        Purpose::Scan | Purpose::Execute | Purpose::Leg(_) => None,
     }
 }

@@ -207,6 +207,7 @@ impl Judge<'_> {
                 AttemptEnd::Finished => finished = Some(attempt.attempt),
                 AttemptEnd::Lapsed => lost += 1,
                 end @ (AttemptEnd::HandedBack
+                | AttemptEnd::Split
                 | AttemptEnd::Unavailable { .. }
                 | AttemptEnd::InfrastructureFailed { .. }) => {
                     anyhow::bail!("attempt {} ended by {end:?}", attempt.attempt)

@@ -45,6 +45,7 @@ mod embedded {
     mod incarnations;
     mod keeping;
     mod leases;
+    mod legs;
     mod lineage;
     mod logs;
     mod lost_answers;
@@ -129,6 +130,7 @@ mod slow {
         mod hosts;
         mod incarnations;
         mod keeping;
+        mod legs;
         mod lineage;
         mod logs;
         mod platforms;

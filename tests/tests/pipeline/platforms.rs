@@ -163,12 +163,12 @@ async fn with_both() -> (TestPipeline, Task) {
     (gantry, task)
 }
 
-fn error(run: &Run) -> String {
+pub(crate) fn error(run: &Run) -> String {
     run.state.done().unwrap().outcome.error().unwrap().to_string()
 }
 
 /// The platforms and digests in the index with this digest.
-fn entries(gantry: &TestPipeline, index: &Digest) -> Vec<(String, String)> {
+pub(crate) fn entries(gantry: &TestPipeline, index: &Digest) -> Vec<(String, String)> {
     let index = gantry.registries.index(index).expect("an index");
     let index: Value = serde_json::from_slice(&index.bytes).unwrap();
     let word = |value: &Value| value.as_str().unwrap().to_owned();

@@ -72,7 +72,7 @@ async fn a_saved_task_is_scanned_and_nothing_is_built() {
     assert_eq!(shown(&images), BUSYBOX);
     assert_eq!(images.read.unwrap().commit.unwrap().as_str(), commit);
     let scan = gantry.run("ca-1").await;
-    assert_eq!((scan.purpose, scan.status()), (Purpose::Scan, RunStatus::Succeeded));
+    assert_eq!((&scan.purpose, scan.status()), (&Purpose::Scan, RunStatus::Succeeded));
     assert_eq!(scan.recipe.timeout.as_duration(), Duration::from_secs(600));
     assert!(gantry.engine.asked().is_empty() && !exists(&gantry, "ca1").await);
 }

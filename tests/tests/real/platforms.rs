@@ -1,11 +1,15 @@
-//! Images for other platforms than the engine's, through emulation.
+//! Images for other platforms than the engine's, through emulation and in other pools.
 
+use std::sync::Arc;
+
+use gantry_domain::id::PoolName;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::RunStatus;
 use gantry_domain::task::Task;
 use gantry_domain::worker::{EngineHealth, Worker as WorkerRecord};
 use gantry_seams::{runs, workers};
+use gantry_tests::narrow_engine::NarrowEngine;
 use gantry_tests::pipeline::TestPipeline;
 use gantry_tests::real;
 use gantry_worker::engine::Engine as _;
@@ -18,11 +22,16 @@ use crate::builds::{ask, installation, unique};
 async fn reported_worker(gantry: &TestPipeline) -> Vec<Platform> {
     let engine = DockerEngine::connect(&real::docker_host()).unwrap();
     let platforms = engine.platforms().await.unwrap();
+    report(gantry, "w", Platform::default().pool(), &platforms).await;
+    platforms
+}
+
+async fn report(gantry: &TestPipeline, id: &str, pool: PoolName, platforms: &[Platform]) {
     let record = WorkerRecord {
-        id: "w".parse().unwrap(),
+        id: id.parse().unwrap(),
         has_fixed_name: true,
-        pool: Platform::default().pool(),
-        platforms: platforms.clone(),
+        pool,
+        platforms: platforms.to_vec(),
         slots: 2,
         runs: Vec::new(),
         version: "1".to_owned(),
@@ -32,7 +41,6 @@ async fn reported_worker(gantry: &TestPipeline) -> Vec<Platform> {
         last_seen: gantry.clock.now(),
     };
     workers::record_seen(gantry.store.as_ref(), &record).await.unwrap();
-    platforms
 }
 
 /// An image whose steps execute a busybox of its platform.
@@ -134,19 +142,55 @@ async fn an_index_has_an_image_for_each_platform_and_each_is_what_it_says() {
     assert_eq!(run.status(), RunStatus::Succeeded, "{:?}\n{log}", run.state);
     assert!(log.contains("aarch64") && log.contains("x86_64"), "{log}");
     let pushed = run.state.done().unwrap().outcome.product().unwrap().outputs[0].clone();
-    let index = read(&name, "manifests", &pushed.digest).await;
+    assert_eq!(children(&name, &pushed.digest).await, ["linux/arm64", "linux/amd64"]);
+    let by_tag = tagged(&pushed.image).await;
+    assert_eq!(by_tag, Some(pushed.digest));
+}
+
+/// The platforms of an index, whose images are what it says.
+async fn children(name: &str, index: &Digest) -> Vec<String> {
+    let index = read(name, "manifests", index).await;
     let mut platforms = Vec::new();
     for entry in index["manifests"].as_array().unwrap() {
         let digest = entry["digest"].as_str().unwrap().parse().unwrap();
         let stated = &entry["platform"];
         let word = |name: &str| stated[name].as_str().unwrap();
         let stated = format!("{}/{}", word("os"), word("architecture"));
-        assert_eq!(platform_of(&name, &digest).await, stated);
+        assert_eq!(platform_of(name, &digest).await, stated);
         platforms.push(stated);
     }
-    assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
-    let by_tag = tagged(&pushed.image).await;
-    assert_eq!(by_tag, Some(pushed.digest));
+    platforms
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn legs_in_two_pools_are_one_index_of_images_that_are_what_it_says() {
+    let gantry = installation().await;
+    let (amd, arm): (Platform, Platform) = (Platform::default(), "linux/arm64".parse().unwrap());
+    report(&gantry, "w", amd.pool(), std::slice::from_ref(&amd)).await;
+    report(&gantry, "arm", arm.pool(), std::slice::from_ref(&arm)).await;
+    let worker = |id: &str, platform: &Platform| {
+        let mut worker = gantry.real_worker(id);
+        let platforms = vec![platform.clone()];
+        worker.engine = Arc::new(NarrowEngine { engine: Arc::clone(&worker.engine), platforms });
+        worker.pool_key = Arc::new(gantry.keyring.pool_key(&platform.pool()));
+        worker.settings.pool = platform.pool();
+        worker
+    };
+    let name = unique("split");
+    let task = busybox_task(&gantry, &name, "linux/amd64,linux/arm64", DOCKERFILE).await;
+    let id = ask(&gantry, &task).await;
+    let image: ImageReference = format!("{}/{name}:{id}", real::registry()).parse().unwrap();
+    let amd = worker("w", &amd);
+    gantry.settle_with(&amd).await;
+    assert_eq!(tagged(&image).await, None, "tags move once, at the end");
+    gantry.settle_with(&worker("arm", &arm)).await;
+    gantry.settle_with(&amd).await;
+
+    let run = runs::find(gantry.store.as_ref(), id).await.unwrap().unwrap();
+    assert_eq!(run.status(), RunStatus::Succeeded, "{:?}", run.state);
+    let pushed = run.state.done().unwrap().outcome.product().unwrap().outputs[0].clone();
+    assert_eq!(tagged(&image).await, Some(pushed.digest.clone()));
+    assert_eq!(children(&name, &pushed.digest).await, ["linux/amd64", "linux/arm64"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_domain::InvalidText;
+use gantry_domain::built_on::SourceRead;
 use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{PullRequestBuild, Recipe, StageName};
-use gantry_domain::run::ErrorCode;
+use gantry_domain::run::{ErrorCode, Split};
 use gantry_domain::source::{GitSource, Source, SourcePath};
 use gantry_ops::aside;
 use gantry_ops::metrics::Stage;
@@ -99,26 +100,41 @@ impl Builder {
         self.fetch_source(attempt).await
     }
 
-    /// Fails if a build is for a platform that the engine neither has nor emulates. Of the platform of the worker's pool it
-    /// is not asked.
-    pub(crate) async fn check_platforms(&self, graph: &Graph) -> Result<(), Failure> {
+    /// The first build for a platform that the engine neither has nor emulates, and that it is refused with. Of the platform
+    /// of the worker's pool it is not asked.
+    pub(crate) async fn refuses(&self, graph: &Graph) -> Result<Option<Failure>, Failure> {
         let own = Platform::of_pool(self.pool_key.pool());
         let is_own = |platform: &Platform| own.as_ref().is_some_and(|own| own.builds_for(platform));
         let builds = graph.builds().filter(|(_, work)| !is_own(&work.platform));
         let foreign: Vec<(&StepId, &Platform)> =
             builds.map(|(step, work)| (step, &work.platform)).collect();
         if foreign.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let platforms = self.engine.platforms().await;
         let platforms =
             platforms.map_err(|error| Failure::away(ErrorCode::EngineUnavailable, &error))?;
-        for (step, platform) in foreign {
-            if !platforms.iter().any(|known| known.builds_for(platform)) {
-                return Err(not_built_for(platform).in_step(step));
-            }
-        }
-        Ok(())
+        let is_refused =
+            |(_, platform): &&(_, &Platform)| !platforms.iter().any(|own| own.builds_for(platform));
+        let refused = foreign.iter().find(is_refused);
+        Ok(refused.map(|(step, platform)| not_built_for(platform).in_step(step)))
+    }
+
+    /// The images that a build needs, as they are now. Builds nothing.
+    pub(crate) async fn bases(&self, step: BuildStep<'_>) -> Result<Vec<BaseImage>, Failure> {
+        let files = self.files(step).await?;
+        Ok(spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?.bases)
+    }
+
+    /// The request to split an attempt's run, which the pool's key proves.
+    pub(crate) fn split(
+        &self,
+        attempt: &Attempt,
+        read: Option<&SourceRead>,
+        bases: Vec<BaseImage>,
+    ) -> Split {
+        let proof = self.pool_key.prove(&attempt.run.split_text(read, &bases));
+        Split { bases, pool: self.pool_key.pool().clone(), proof }
     }
 
     /// Fetches the run's source; `None` if it has no files. Needs no engine.

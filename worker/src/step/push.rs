@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use gantry_domain::id::{StepId, WorkerId};
 use gantry_domain::image::{Digest, ImageReference};
-use gantry_domain::lineage::ChildImage;
-use gantry_domain::run::ErrorCode;
+use gantry_domain::lineage::{BaseImage, ChildImage, OutputImage};
+use gantry_domain::platform::Platform;
+use gantry_domain::run::{ErrorCode, LegOf};
 use gantry_ops::metrics;
 use gantry_ops::secret::Credentials;
 use gantry_remote::registries::Registries;
@@ -22,7 +23,7 @@ use tokio::time::{Duration, Instant};
 
 use super::REGISTRY_WITHIN;
 use super::images::{Built, Images, LocalImage};
-use super::staging::{NUMBERS, number_of, staging_name};
+use super::staging::{NUMBERS, name_of_split, number_of, staging_name};
 use crate::attempt::Attempt;
 use crate::engine::{Engine, EngineError, PushError};
 use crate::failure::{self, Failure};
@@ -50,15 +51,27 @@ pub(crate) struct PushedLeg {
     pub(crate) staging: ImageReference,
     /// The pushed manifest.
     pub(crate) manifest: RawManifest,
-    /// The image.
-    pub(crate) built: Arc<Built>,
+    /// The image's id, like [`Built::id`].
+    pub(crate) id: Digest,
+    /// Its platform.
+    pub(crate) platform: Platform,
+    /// Its bases.
+    pub(crate) bases: Vec<BaseImage>,
+}
+
+/// A leg of a split run that has ended well.
+pub(crate) struct JoinedLeg {
+    pub(crate) platform: Platform,
+    pub(crate) bases: Vec<BaseImage>,
+    /// What it has pushed, under staging tags.
+    pub(crate) outputs: Vec<OutputImage>,
 }
 
 impl PushedImage {
     /// The images of an index; none if it is a single image.
     pub(crate) fn children(&self) -> Vec<ChildImage> {
         let child = |leg: &PushedLeg| ChildImage {
-            platform: leg.built.platform.clone(),
+            platform: leg.platform.clone(),
             digest: leg.manifest.digest.clone(),
         };
         if self.legs.len() == 1 { Vec::new() } else { self.legs.iter().map(child).collect() }
@@ -67,7 +80,7 @@ impl PushedImage {
     /// Whether it is this image in the repository of `image`.
     fn is_for(&self, built: &[Arc<Built>], image: &ImageReference) -> bool {
         let same = |leg: &PushedLeg, built: &Arc<Built>| {
-            Arc::ptr_eq(&leg.built, built)
+            leg.id == built.id
                 && leg.staging.host() == image.host()
                 && leg.staging.repository() == image.repository()
         };
@@ -195,6 +208,38 @@ impl Pusher {
         Ok(PushedImage { legs, manifest, images: vec![image.clone()] })
     }
 
+    /// Reads what the legs of a split run have pushed to the repository of `image`, and stores the index of it there. In the
+    /// order of the platforms; each leg with its outputs.
+    pub(crate) async fn join(
+        &self,
+        attempt: &Attempt,
+        legs: &[JoinedLeg],
+        image: &ImageReference,
+    ) -> Result<PushedImage, Failure> {
+        let credentials = attempt.credentials(image);
+        let is_there = |output: &&OutputImage| {
+            output.image.host() == image.host() && output.image.repository() == image.repository()
+        };
+        let mut pushed = Vec::with_capacity(legs.len());
+        for JoinedLeg { platform, bases, outputs } in legs {
+            let output = outputs.iter().find(is_there).ok_or_else(|| not_built(image))?;
+            let pinned = image.pinned(output.digest.clone());
+            let deadline = Instant::now() + REGISTRY_WITHIN;
+            let manifest = self.registries.manifest(&pinned, credentials.as_ref(), deadline).await;
+            let manifest = manifest
+                .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
+            pushed.push(PushedLeg {
+                staging: output.image.clone(),
+                id: manifest.digest.clone(),
+                manifest,
+                platform: platform.clone(),
+                bases: bases.clone(),
+            });
+        }
+        let manifest = self.put_index(attempt, &pushed, image).await?;
+        Ok(PushedImage { legs: pushed, manifest, images: vec![image.clone()] })
+    }
+
     /// Makes the index of images in the repository of `image`, which has no tag yet.
     async fn put_index(
         &self,
@@ -204,7 +249,7 @@ impl Pusher {
     ) -> Result<RawManifest, Failure> {
         let entries: Vec<IndexEntry<'_>> = legs
             .iter()
-            .map(|leg| IndexEntry { platform: &leg.built.platform, manifest: &leg.manifest })
+            .map(|leg| IndexEntry { platform: &leg.platform, manifest: &leg.manifest })
             .collect();
         let index = RawManifest::index(&entries);
         let children: Vec<Digest> = legs.iter().map(|leg| leg.manifest.digest.clone()).collect();
@@ -231,10 +276,16 @@ impl Pusher {
         place: usize,
     ) -> Result<PushedLeg, Failure> {
         let credentials = attempt.credentials(image);
-        let mut number = number_of(&self.installation, self.worker.as_str());
+        let split = attempt.run.purpose.leg_of();
+        let worker = || number_of(&self.installation, self.worker.as_str());
+        let of_run = |of: &LegOf| number_of(&self.installation, &of.run.to_string());
+        let mut number = split.map_or_else(worker, of_run);
         let mut pushes = 0;
         loop {
-            let staging = staging_name(image, number, attempt.slot, place)?;
+            let staging = match split {
+                Some(of) => name_of_split(image, number, of.place)?,
+                None => staging_name(image, number, attempt.slot, place)?,
+            };
             pushes += 1;
             let manifest = self
                 .push_once(built.local.name(), &staging, credentials.as_ref(), pushes == PUSHES)
@@ -242,7 +293,13 @@ impl Pusher {
             match manifest {
                 Some(manifest) if is_image(&manifest, &built.id) => {
                     metrics::pushed(manifest.image_bytes());
-                    return Ok(PushedLeg { staging, manifest, built });
+                    return Ok(PushedLeg {
+                        staging,
+                        manifest,
+                        id: built.id.clone(),
+                        platform: built.platform.clone(),
+                        bases: built.bases.clone(),
+                    });
                 }
                 Some(_) | None if pushes < PUSHES => {
                     tracing::warn!(run.id = %attempt.run.id, "{staging} is not what was pushed there: pushing again");

@@ -33,6 +33,16 @@ pub(super) fn number_of(installation: &str, worker: &str) -> u32 {
     u32::from_be_bytes([a, b, c, d]) % NUMBERS
 }
 
+/// The staging tag for the leg of a run that was split: not that of a slot, whose next run may begin before the index is
+/// made. Legs of different runs that have the same number cause each other a second push, and then take another number.
+pub(super) fn name_of_split(
+    image: &ImageReference,
+    number: u32,
+    leg: usize,
+) -> Result<ImageReference, Failure> {
+    tagged(image, format!("{STAGING}{number}-leg-{leg}"))
+}
+
 pub(super) fn staging_name(
     image: &ImageReference,
     number: u32,
@@ -42,7 +52,11 @@ pub(super) fn staging_name(
     // The first leg has the tag of an image for one platform. The others keep their own until the index has its tags:
     // a registry may delete a manifest without one.
     let leg = if leg == 0 { String::new() } else { format!("-{leg}") };
-    let tag = format!("{STAGING}{number}-{slot}{leg}").parse();
+    tagged(image, format!("{STAGING}{number}-{slot}{leg}"))
+}
+
+fn tagged(image: &ImageReference, tag: String) -> Result<ImageReference, Failure> {
+    let tag = tag.parse();
     let tag = tag.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
     Ok(image.with_tag(tag))
 }

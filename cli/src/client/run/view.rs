@@ -80,6 +80,12 @@ pub(super) fn details(run: &Run) -> Details {
         )
         .each("steps", steps(&run.steps))
         .each(
+            "legs",
+            run.legs.iter().map(|leg| {
+                format!("{}: {}, {} (`gantry logs {}`)", leg.platform, leg.run, leg.status, leg.run)
+            }),
+        )
+        .each(
             "attempts",
             run.attempts.iter().map(|one| {
                 let error =

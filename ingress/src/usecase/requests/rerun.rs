@@ -23,6 +23,10 @@ pub(crate) async fn start_rerun(
     given: &RerunCreate,
     asked: Asked,
 ) -> Result<Started, Refusal> {
+    if let Some(of) = run.purpose.leg_of() {
+        let message = format!("run {} is a part of run {}: start that again", run.id, of.run);
+        return Err(Refusal::Conflict { code: "leg_of_a_run", message });
+    }
     let registry = registry_of(state, run).await?;
     refuse_unsigned(state, run)?;
     refuse_lost_upload(state, run).await?;

@@ -3,7 +3,7 @@
 use gantry_domain::id::RunId;
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
-use gantry_domain::run::{CanceledBy, Run as RunRecord};
+use gantry_domain::run::{CanceledBy, Legs, Purpose, Run as RunRecord};
 use gantry_domain::source::CommitId;
 use gantry_domain::step::Steps;
 use gantry_ops::metrics;
@@ -22,7 +22,7 @@ pub(crate) use list::{Wanted, list};
 pub(crate) use queue::forecasts;
 pub(crate) use waits::{explain_wait, waits_for};
 
-/// A run that the caller may see. Hidden runs are nobody's to see.
+/// A run that the caller may see. Scans are nobody's to see; legs are, for their logs, but they are in no list.
 pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
@@ -30,7 +30,7 @@ pub(crate) async fn find<S: Needs>(
 ) -> Result<RunRecord, Refusal> {
     runs::find(state.store.as_ref(), id)
         .await?
-        .filter(|run| !run.is_hidden() && allowed.sees(run))
+        .filter(|run| run.purpose != Purpose::Scan && allowed.sees(run))
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 
@@ -44,6 +44,19 @@ pub(crate) async fn last_steps(state: &State, run: &RunRecord) -> Result<Steps, 
         Err(StoreError::Undecodable { .. }) => Ok(Steps::default()),
         found => found,
     }
+}
+
+/// The legs of a run that are still recorded, in the order of its platforms. One that does not decode is left out.
+pub(crate) async fn legs(state: &State, run: &RunRecord) -> Result<Vec<RunRecord>, StoreError> {
+    let mut found = Vec::new();
+    for leg in run.legs.as_ref().map(Legs::runs).unwrap_or_default() {
+        match runs::find(state.store.as_ref(), *leg).await {
+            Ok(leg) => found.extend(leg),
+            Err(StoreError::Undecodable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// Sets whether a run and its log are kept for good.

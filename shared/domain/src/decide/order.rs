@@ -33,16 +33,16 @@ impl Class {
 
     /// The class of a run.
     #[must_use]
-    pub fn of(purpose: Purpose, cause: &Cause) -> Self {
+    pub fn of(purpose: &Purpose, cause: &Cause) -> Self {
         match (purpose, cause) {
             (Purpose::Scan, _) => Self::Scan,
-            (Purpose::Execute, Cause::Request { .. }) => Self::Person,
+            (Purpose::Execute | Purpose::Leg(_), Cause::Request { .. }) => Self::Person,
             (
-                Purpose::Execute,
+                Purpose::Execute | Purpose::Leg(_),
                 Cause::Push { .. } | Cause::PullRequest { .. } | Cause::Saved { .. },
             ) => Self::Push,
-            (Purpose::Execute, Cause::Timer { .. }) => Self::Timer,
-            (Purpose::Execute, Cause::BaseImages { .. }) => Self::Wave,
+            (Purpose::Execute | Purpose::Leg(_), Cause::Timer { .. }) => Self::Timer,
+            (Purpose::Execute | Purpose::Leg(_), Cause::BaseImages { .. }) => Self::Wave,
         }
     }
 

@@ -9,9 +9,10 @@ use crate::event::{PullRequestRefs, Push, TimerDue};
 use crate::fact::Fact;
 use crate::id::{EventId, GroupName, RegistryName, RunId, TokenId, WaveId};
 use crate::lineage::BaseImage;
+use crate::platform::Platform;
 use crate::pull_request::{PullRequest, PullRequestVersion};
 use crate::recipe::{PullRequestBuild, Recipe, RunTimeout, Work};
-use crate::run::{Purpose, Run, RunState, RunType, TaskRevision, WaitReason};
+use crate::run::{LegOf, Legs, Purpose, Run, RunState, RunType, Split, TaskRevision, WaitReason};
 use crate::sealed::Sealed;
 use crate::source::{CommitId, RepositoryKey, Source};
 use crate::task::Task;
@@ -75,6 +76,7 @@ impl RunDraft {
             concurrency_group: self.concurrency_group,
             built_on: self.built_on,
             read: None,
+            legs: None,
             created_for: None,
             is_settled: false,
             trace: self.trace,
@@ -122,6 +124,48 @@ fn pin(mut recipe: Recipe, commit: &CommitId) -> Recipe {
         git.reference = commit.as_str().parse().ok();
     }
     recipe
+}
+
+/// The legs of a run whose worker has asked for them: a run for each of its platforms, which builds the commit that the
+/// worker has read, on the images that it has resolved. None if it did not ask.
+#[must_use]
+pub fn for_legs(whole: &Run) -> Vec<RunDraft> {
+    let Some(Legs::Wanted(Split { bases, .. })) = &whole.legs else { return Vec::new() };
+    let read = whole.read.as_ref();
+    let of = whole.recipe.clone();
+    // A pull request's recipe names its commits.
+    let pinned = match read.filter(|_| of.pull_request.is_none()) {
+        Some(read) => pin(of, &read.commit),
+        None => of,
+    };
+    let spent = whole.attempts.last().map(|attempt| attempt.ended.since(attempt.since));
+    let timeout = whole.recipe.timeout.after(spent.unwrap_or_default());
+    let leg = |(place, platform): (usize, &Platform)| RunDraft {
+        registry: whole.registry.clone(),
+        purpose: Purpose::Leg(LegOf {
+            run: whole.id,
+            created: whole.created,
+            platform: whole.recipe.platforms.first().clone(),
+            place,
+            branch: whole.branch().cloned(),
+        }),
+        run_type: whole.run_type,
+        task: whole.task.clone().map(|task| TaskRevision { reports: false, ..task }),
+        recipe: Recipe {
+            platforms: platform.clone().into(),
+            bases: bases.clone(),
+            timeout,
+            ..pinned.clone()
+        },
+        git_token: whole.git_token.clone(),
+        cause: whole.cause.clone(),
+        force_tags: false,
+        concurrency_group: None,
+        held: None,
+        built_on: BuiltOn::Unknown,
+        trace: whole.trace.clone(),
+    };
+    whole.recipe.platforms.iter().enumerate().map(leg).collect()
 }
 
 /// The head of a pull request.

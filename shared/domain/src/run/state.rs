@@ -87,6 +87,8 @@ pub enum WaitReason {
         /// The wave.
         wave: WaveId,
     },
+    /// Its legs, which build it for each of its platforms.
+    Legs,
     /// A place among the runs of its registry.
     RegistryLimit {
         /// The number of places.
@@ -153,6 +155,7 @@ impl WaitReason {
             Self::Admission
             | Self::Approval
             | Self::Bases { .. }
+            | Self::Legs
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
             | Self::EarlierRun
@@ -168,7 +171,7 @@ impl WaitReason {
     /// Whether the run is not considered for admission.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(self, Self::Approval | Self::Bases { .. })
+        matches!(self, Self::Approval | Self::Bases { .. } | Self::Legs)
     }
 }
 
@@ -182,6 +185,7 @@ impl fmt::Display for WaitReason {
             Self::Bases { wave } => {
                 write!(f, "images that it is built on: wave {wave} is building them")
             }
+            Self::Legs => f.write_str("its legs: a run for each of its platforms"),
             Self::RegistryLimit { limit } => {
                 write!(f, "one of the registry's {limit} places for runs")
             }
@@ -215,7 +219,7 @@ impl fmt::Display for WaitReason {
 pub enum Progress {
     /// Somebody approved it.
     Approved,
-    /// The images that it waited for are there.
+    /// The images or legs that it waited for are there.
     Released,
     /// It waits again, or for another reason.
     Held {
@@ -315,10 +319,14 @@ impl RunState {
         matches!(self, Self::Waiting { reason: WaitReason::Bases { .. }, .. })
     }
 
-    /// Whether it occupies a place of its registry and task.
+    /// Whether it occupies a place of its registry and task. One that waits for its legs does, for all of them.
     #[must_use]
     pub fn holds_a_place(&self) -> bool {
-        matches!(self, Self::Ready { .. }) || self.lease().is_some()
+        match self {
+            Self::Waiting { reason, .. } => *reason == WaitReason::Legs,
+            Self::Ready { .. } | Self::Started { .. } | Self::Running { .. } => true,
+            Self::Done(_) => false,
+        }
     }
 
     /// Applies a transition. The caller has checked in the same commit that the worker may request it.
@@ -333,9 +341,13 @@ impl RunState {
             (Self::Waiting { reason: WaitReason::Bases { .. }, since }, Progress::Released) => {
                 Ok(Self::Waiting { reason: WaitReason::Admission, since })
             }
+            (Self::Waiting { reason: WaitReason::Legs, .. }, Progress::Released) => {
+                Ok(Self::Waiting { reason: WaitReason::Admission, since: now })
+            }
             (
                 from @ Self::Waiting {
-                    reason: WaitReason::Approval | WaitReason::Bases { .. }, ..
+                    reason: WaitReason::Approval | WaitReason::Bases { .. } | WaitReason::Legs,
+                    ..
                 },
                 progress @ (Progress::Held { .. } | Progress::Admitted { .. }),
             ) => Err(IllegalTransition { from: from.status(), to: progress.word() }),

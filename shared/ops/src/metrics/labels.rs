@@ -230,6 +230,8 @@ labels! {
         Approval = "approval",
         /// Images that a wave is building.
         Bases = "bases",
+        /// The runs for each of its platforms.
+        Legs = "legs",
         /// A place among the runs of its registry.
         RegistryLimit = "registry_limit",
         /// A place among the runs of its task.
@@ -530,6 +532,7 @@ impl From<&WaitReason> for Waiting {
             WaitReason::Admission => Self::Admission,
             WaitReason::Approval => Self::Approval,
             WaitReason::Bases { .. } => Self::Bases,
+            WaitReason::Legs => Self::Legs,
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::EarlierRun => Self::EarlierRun,

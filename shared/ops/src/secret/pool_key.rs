@@ -11,12 +11,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gantry_domain::id::{PoolName, RunId};
 use gantry_domain::run::Run;
+use gantry_domain::signature::RunSignature;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _};
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
@@ -140,6 +143,15 @@ struct Derived {
     key: PrivateKey,
 }
 
+fn mac(key: &Derived, text: &[u8]) -> Hmac<Sha256> {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    key.key.write_exact(bytes.as_mut());
+    let Ok(mac) = Hmac::new_from_slice(derive(bytes.as_ref(), "proof of a pool").as_ref()) else {
+        unreachable!("HMAC takes a key of any length")
+    };
+    mac.chain_update(text)
+}
+
 impl PoolKey {
     /// The key of a pool, from material derived from each key of the service.
     pub(super) fn derived_from(
@@ -248,6 +260,24 @@ impl PoolKey {
         let mut bytes = Zeroizing::new([0_u8; 32]);
         self.first.key.write_exact(bytes.as_mut());
         SecretString::from(hex_text(derive(bytes.as_ref(), purpose).as_ref()).as_str())
+    }
+
+    /// The proof that a worker of this pool, or the service, made a text.
+    #[must_use]
+    pub fn prove(&self, text: &[u8]) -> RunSignature {
+        match hex::encode(mac(&self.first, text).finalize().into_bytes()).parse() {
+            Ok(proof) => proof,
+            Err(_) => unreachable!("32 bytes are 64 hexadecimal digits"),
+        }
+    }
+
+    /// Whether a worker of this pool, or the service, made this proof of this text, with any of the keys.
+    #[must_use]
+    pub fn has_proved(&self, text: &[u8], proof: &RunSignature) -> bool {
+        let mut tag = [0_u8; 32];
+        hex::decode_to_slice(proof.as_str(), &mut tag).is_ok()
+            // In constant time, as for the signatures of runs.
+            && self.keys().any(|key| mac(key, text).verify_slice(&tag).is_ok())
     }
 
     /// Opens what was sealed for `run`.

@@ -1,7 +1,9 @@
 //! How attempts end, and what follows for the run. Pure.
 
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
-use gantry_domain::run::{ErrorCode, Outage, Outcome, Progress, Run, RunError, WaitReason};
+use gantry_domain::run::{
+    ErrorCode, Legs, Outage, Outcome, Progress, Run, RunError, Split, WaitReason,
+};
 use gantry_domain::timestamp::Timestamp;
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub enum Finish {
         /// What is missing.
         error: RunError,
     },
+    /// No engine builds for all platforms of the run: it waits until a run for each has built its image. Does not use up an attempt.
+    Split(Split),
     /// The worker shuts down, or the run's token for its source is over. It is admitted again, with new secrets, and another
     /// worker may take it at once. Does not use up an attempt.
     HandBack,
@@ -77,6 +81,7 @@ pub(super) fn end_attempt(
             AttemptEnd::Unavailable { error: error.to_string() }
         }
         Finish::HandBack => AttemptEnd::HandedBack,
+        Finish::Split(_) => AttemptEnd::Split,
     };
     record_end(run, end, now);
     match finish {
@@ -99,16 +104,23 @@ pub(super) fn end_attempt(
             let end = |_| Outcome::Failed { error: error.clone() };
             wait_for_return(run, error, Duration::ZERO, BEHIND, end, now)
         }
+        Finish::Split(split) => {
+            run.legs = Some(Legs::Wanted(split.clone()));
+            wait_or_end(run, WaitReason::Legs, handed_back_too_often(run), now)
+        }
         Finish::HandBack => {
-            let error = RunError {
-                code: ErrorCode::WorkerLost,
-                step: None,
-                exit_code: None,
-                message: format!("it was handed back {} times", run.attempts.len()),
-            };
-            wait_or_end(run, WaitReason::HandedBack, failed_for_good(error), now)
+            wait_or_end(run, WaitReason::HandedBack, handed_back_too_often(run), now)
         }
     }
+}
+
+fn handed_back_too_often(run: &Run) -> Outcome {
+    failed_for_good(RunError {
+        code: ErrorCode::WorkerLost,
+        step: None,
+        exit_code: None,
+        message: format!("it was handed back {} times", run.attempts.len()),
+    })
 }
 
 /// Ends the leased attempt of `run` because its worker stopped renewing.

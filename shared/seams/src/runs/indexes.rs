@@ -7,7 +7,7 @@ use gantry_domain::built_on::BuiltOn;
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::{GroupName, PoolName, RunId, RunPrefix, TaskName};
 use gantry_domain::notification::RunEvent;
-use gantry_domain::run::{Run, RunState, RunStatus};
+use gantry_domain::run::{Purpose, Run, RunState, RunStatus};
 use gantry_domain::timer::TimerName;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::wave::NodeTask;
@@ -64,7 +64,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         RunState::Started { lease } | RunState::Running { lease, .. } => {
             entries.push(at(leased(), lease.until.as_millis()));
         }
-        RunState::Done(_) if run.is_hidden() => entries.push(at(ended(), BEFORE_ALL)),
+        RunState::Done(_) if run.purpose == Purpose::Scan => entries.push(at(ended(), BEFORE_ALL)),
         RunState::Done(done) if !run.archived => entries.push(at(ended(), done.at.as_millis())),
         RunState::Done(_) => {}
     }
@@ -77,6 +77,9 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     }
     if run.is_unsettled() {
         entries.push(at(unsettled(), created));
+    }
+    if run.leg_work().is_some() {
+        entries.push(at(leg_work(), created));
     }
     if run.is_unreported() {
         entries.push(at(unreported(), created));
@@ -249,6 +252,11 @@ pub(super) fn unsettled() -> Index {
     Index::new("runs/unsettled")
 }
 
+/// Runs for whose legs something is to be done, oldest first.
+pub(super) fn leg_work() -> Index {
+    Index::new("runs/leg-work")
+}
+
 pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
 }
@@ -297,10 +305,10 @@ pub(super) fn leased() -> Index {
     Index::new("runs/leased")
 }
 
-/// The score of ended hidden runs, which are deleted first.
+/// The score of ended scans, which are deleted first.
 const BEFORE_ALL: i64 = 0;
 
-/// Scored by when the run ended, hidden runs before all others; archived runs are left out.
+/// Scored by when the run ended, scans before all others; archived runs are left out.
 pub(super) fn ended() -> Index {
     Index::new("runs/ended")
 }

@@ -15,6 +15,9 @@ use crate::store::{Batch, Entry, From, Key, Kind, Store, StoreError};
 /// The name of the lane of runs without a task. No task has it.
 pub(super) const NO_TASK: &str = "@";
 
+/// The name of the lane of legs, whose places their whole runs hold. No task has it.
+const LEGS: &str = "+";
+
 /// Goes once round the names at one place of the lanes: from behind `start` to the end, then from the beginning up to
 /// `start`.
 #[derive(Debug)]
@@ -118,12 +121,18 @@ impl Lane {
     /// The lane of a run.
     #[must_use]
     pub fn of(run: &Run) -> Self {
-        Self {
-            pool: run.pool(),
-            class: run.class(),
-            registry: run.id.prefix(),
-            task: run.task.as_ref().map_or(NO_TASK, |task| TaskName::as_str(&task.name)).to_owned(),
+        let (pool, class, registry) = (run.pool(), run.class(), run.id.prefix());
+        if run.purpose.leg_of().is_some() {
+            return Self::of_legs(pool, class, registry);
         }
+        let task = run.task.as_ref().map_or(NO_TASK, |task| TaskName::as_str(&task.name));
+        Self { pool, class, registry, task: task.to_owned() }
+    }
+
+    /// The lane of legs.
+    #[must_use]
+    pub fn of_legs(pool: PoolName, class: Class, registry: RunPrefix) -> Self {
+        Self { pool, class, registry, task: LEGS.to_owned() }
     }
 
     /// What the members of its entries begin with.

@@ -212,7 +212,7 @@ pub async fn ended(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreErr
     load_members(store, &indexes::ended(), From::Start, limit).await
 }
 
-async fn load_members(
+pub(super) async fn load_members(
     store: &dyn Store,
     index: &Index,
     from: From,

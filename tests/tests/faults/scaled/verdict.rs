@@ -196,6 +196,7 @@ impl Judge<'_> {
                 AttemptEnd::InfrastructureFailed { .. } | AttemptEnd::Unavailable { .. }
                     if engine_was_away => {}
                 end @ (AttemptEnd::HandedBack
+                | AttemptEnd::Split
                 | AttemptEnd::Unavailable { .. }
                 | AttemptEnd::InfrastructureFailed { .. }) => {
                     bail!("attempt {} ended by {end:?}", attempt.attempt)
