@@ -1,6 +1,7 @@
 //! Finds out what is next for a node: it waits, begins a run, or ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gantry_domain::base_trigger::BaseImageTrigger;
@@ -65,6 +66,21 @@ pub(super) struct Start {
     pub(super) canaries: Vec<Versioned<Wave>>,
 }
 
+/// The tasks that make what others use, as one pass has found them. Each look at a node follows the same ones, and a pass
+/// over a large wave looks at all of its nodes.
+#[derive(Default)]
+pub(super) struct Followed(Mutex<BTreeMap<NodeTask, Vec<NodeTask>>>);
+
+impl Followed {
+    fn find(&self, task: &NodeTask) -> Option<Vec<NodeTask>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
+    }
+
+    fn remember(&self, task: &NodeTask, makers: Vec<NodeTask>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), makers);
+    }
+}
+
 /// What the task of a node uses.
 struct Uses {
     task: Task,
@@ -98,14 +114,15 @@ impl BaseImages {
     pub(super) async fn next(
         &self,
         task: &NodeTask,
+        followed: &Followed,
     ) -> Result<(Option<Versioned<Node>>, Step), StoreError> {
         let store = self.store.as_ref();
         let Some(node) = waves::node(store, task).await? else { return Ok((None, Step::Gone)) };
-        let step = self.step(&node).await?;
+        let step = self.step(&node, followed).await?;
         Ok((Some(node), step))
     }
 
-    async fn step(&self, node: &Versioned<Node>) -> Result<Step, StoreError> {
+    async fn step(&self, node: &Versioned<Node>, followed: &Followed) -> Result<Step, StoreError> {
         let mut seen = Seen::default();
         seen.node(node);
         let waves = self.waves_of(&node.value).await?;
@@ -127,7 +144,7 @@ impl BaseImages {
             },
             NodeState::Waiting { .. } => None,
         };
-        if self.is_blocked(&node.value.task, &uses, &mut seen).await? {
+        if self.is_blocked(&node.value.task, &uses, &mut seen, followed).await? {
             return Ok(Step::Leave(seen));
         }
         if let Some(pause) = self.rests(&node.value.task, &uses).await? {
@@ -175,6 +192,7 @@ impl BaseImages {
         task: &NodeTask,
         uses: &Uses,
         seen: &mut Seen,
+        followed: &Followed,
     ) -> Result<bool, StoreError> {
         let blockers = self.blockers(task, uses).await?;
         if blockers.is_empty() {
@@ -191,8 +209,16 @@ impl BaseImages {
             if !reached.insert(of.clone()) {
                 continue;
             }
-            let Ok(uses) = self.uses(&of).await? else { return Ok(true) };
-            let further = self.blockers(&of, &uses).await?;
+            let makers = match followed.find(&of) {
+                Some(makers) => makers,
+                None => {
+                    let Ok(uses) = self.uses(&of).await? else { return Ok(true) };
+                    let makers = self.makers(&of, &uses).await?;
+                    followed.remember(&of, makers.clone());
+                    makers
+                }
+            };
+            let further = self.open_of(&makers).await?;
             let may_begin = further.is_empty() || !further.iter().all(waits);
             if may_begin || reached.len() > MOST_FOLLOWED {
                 return Ok(true);
@@ -209,8 +235,11 @@ impl BaseImages {
         task: &NodeTask,
         uses: &Uses,
     ) -> Result<Vec<Versioned<Node>>, StoreError> {
-        let makers = self.makers(task, uses).await?;
-        Ok(waves::nodes(self.store.as_ref(), &makers).await?.into_values().collect())
+        self.open_of(&self.makers(task, uses).await?).await
+    }
+
+    async fn open_of(&self, tasks: &[NodeTask]) -> Result<Vec<Versioned<Node>>, StoreError> {
+        Ok(waves::nodes(self.store.as_ref(), tasks).await?.into_values().collect())
     }
 
     async fn makers(&self, task: &NodeTask, uses: &Uses) -> Result<Vec<NodeTask>, StoreError> {

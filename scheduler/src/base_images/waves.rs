@@ -20,7 +20,7 @@ use gantry_seams::waves::{Reached, TASKS_A_COMMIT};
 use gantry_seams::{Versioned, decisions, image_watches, last_builds, runs, tasks, waves};
 
 use super::BaseImages;
-use super::steps::{Start, Step};
+use super::steps::{Followed, Start, Step};
 
 /// How many waves one pass plans or wakes.
 const WAVES_A_PASS: usize = 16;
@@ -59,8 +59,9 @@ impl BaseImages {
         let due = waves::to_look(store, store.now().await?, NODES_A_PASS).await?;
         let tasks: Vec<NodeTask> =
             due.iter().filter_map(|entry| entry.member.parse().ok()).collect();
+        let followed = Followed::default();
         for tasks in tasks.chunks(AT_ONCE) {
-            self.look_at(tasks).await?;
+            self.look_at(tasks, &followed).await?;
             moved += tasks.len();
         }
         moved += waves::close(store, WAVES_A_PASS).await?;
@@ -177,10 +178,10 @@ impl BaseImages {
     }
 
     /// Looks at nodes, and does what is next for each.
-    async fn look_at(&self, tasks: &[NodeTask]) -> Result<(), StoreError> {
+    async fn look_at(&self, tasks: &[NodeTask], followed: &Followed) -> Result<(), StoreError> {
         let mut open = tasks.to_vec();
         for _ in 0..TRIES {
-            let next = join_all(open.iter().map(|task| self.next(task))).await;
+            let next = join_all(open.iter().map(|task| self.next(task, followed))).await;
             let (mut again, mut starts) = (Vec::new(), Vec::new());
             for (task, next) in open.iter().zip(next) {
                 match next {
