@@ -52,6 +52,8 @@ usage: deploy/bootstrap.sh COMMAND
                                builds an image with the static busybox and pushes it
                                prints BASE_IMAGE=HOST/NAME:TAG@DIGEST
 
+  oras                         prints GANTRY_TEST_ORAS=PROGRAM, which pushes artifacts
+
   arm64-busybox                prints GANTRY_TEST_ARM64_BUSYBOX=PROGRAM, a static busybox for arm64
 
   git-server start --state DIR [--port N] [--user USER:PASSWORD]
@@ -125,6 +127,7 @@ main() {
             [[ $2 != test ]] || s3_install
             [[ $2 != test ]] || debian13_install_engine
             [[ $2 != test ]] || emulation_install
+            [[ $2 != test ]] || debian13_install_oras
             ;;
         "install servers")
             install_for test
@@ -135,6 +138,9 @@ main() {
             state_folder
             local verb="${command//[- ]/_}"
             "$verb"
+            ;;
+        "oras ")
+            printf 'GANTRY_TEST_ORAS=%s\n' "$(debian13_oras)"
             ;;
         "arm64-busybox ")
             printf 'GANTRY_TEST_ARM64_BUSYBOX=%s\n' "$(emulation_busybox)"

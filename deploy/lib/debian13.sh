@@ -20,6 +20,15 @@ debian13_install_servers() {
         redis-server rabbitmq-server dash coreutils findutils grep mawk sed util-linux
 }
 
+# A Go program, which needs no library but libc.
+debian13_install_oras() {
+    debian13_unpack oras download oras
+}
+
+debian13_oras() {
+    printf '%s/usr/bin/oras\n' "$(debian13_home oras)"
+}
+
 # Fetches packages with apt-get and these arguments, once, for this machine or for debian13_architecture. The folder gets its name when it is complete.
 debian13_unpack() {
     local home made package

@@ -35,6 +35,7 @@ missing_packages() {
     [[ $1 == demo ]] || has redis-server || printf '%s\n' redis-server
     [[ $1 != test ]] || { has prometheus && has promtool; } || printf '%s\n' prometheus
     [[ $1 != test ]] || has docker-compose || printf '%s\n' docker-compose
+    [[ $1 != test ]] || has git-lfs || printf '%s\n' git-lfs
     [[ $1 != test ]] || has strace || printf '%s\n' strace
     [[ $1 != test ]] || has faketime || printf '%s\n' faketime
     [[ $1 != test ]] || has strip || printf '%s\n' binutils

@@ -82,6 +82,7 @@ export_test_parts() {
     export GANTRY_TEST_GIT_URL=$GIT_URL
     export GANTRY_TEST_GIT_REPOSITORIES=$test_state/git/repositories
     export_fact "$bootstrap" arm64-busybox
+    export_fact "$bootstrap" oras
 }
 
 # Two runs in one folder would stop each other's engine.

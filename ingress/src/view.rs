@@ -105,6 +105,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         revision: task.revision,
         status: status_word(task.status).to_owned(),
         context: recipe.source.to_string(),
+        lfs: recipe.source.has_lfs(),
         submodules: recipe.source.has_submodules(),
         task_file: file.map(task_file),
         dockerfile: build.map(|build| build.dockerfile.to_string()),

@@ -46,7 +46,33 @@ struct HostState {
     behaviour: Behaviour,
     requests: Vec<String>,
     commands: Vec<String>,
+    lfs: Option<LfsOf>,
 }
+
+#[derive(Clone)]
+struct LfsOf(Lfs);
+
+impl std::fmt::Debug for LfsOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LfsOf")
+    }
+}
+
+/// A request to something that the host has beside git.
+#[derive(Debug)]
+pub struct Aside {
+    /// `GET`, for example.
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// What was sent as `Authorization`.
+    pub authorization: Option<String>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Answers requests to paths below `/info/lfs/` in a repository.
+type Lfs = Arc<dyn Fn(&Aside) -> Response<Full<Bytes>> + Send + Sync>;
 
 /// How the host handles an authorized request.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +124,14 @@ impl GitServer {
     /// Requires these credentials from now on.
     pub fn require(&self, username: &str, password: &str) {
         self.host.state().credentials = Some((username.to_owned(), password.to_owned()));
+    }
+
+    /// Answers requests to the Git LFS server of each repository from now on. Without it there is none.
+    pub fn keep_lfs(
+        &self,
+        answer: impl Fn(&Aside) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) {
+        self.host.state().lfs = Some(LfsOf(Arc::new(answer)));
     }
 
     /// Sets the behaviour from now on.
@@ -264,10 +298,10 @@ impl Host {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
         let line = format!("{} {}", request.method(), request.uri());
-        let (credentials, behaviour) = {
+        let (credentials, behaviour, lfs) = {
             let mut state = self.state();
             state.requests.push(line);
-            (state.credentials.clone(), state.behaviour.clone())
+            (state.credentials.clone(), state.behaviour.clone(), state.lfs.clone())
         };
         if let Some((username, password)) = credentials {
             let expected = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
@@ -277,6 +311,20 @@ impl Host {
                     .header(WWW_AUTHENTICATE, "Basic realm=\"git\"")
                     .body(Full::default())?);
             }
+        }
+        if let Some(LfsOf(answer)) = lfs
+            && request.uri().path().contains("/info/lfs/")
+        {
+            let authorization = request.headers().get(AUTHORIZATION);
+            let authorization = authorization.and_then(|value| value.to_str().ok());
+            let asked = Aside {
+                method: request.method().to_string(),
+                path: request.uri().path().to_owned(),
+                authorization: authorization.map(str::to_owned),
+                body: Bytes::new(),
+            };
+            let body = request.into_body().collect().await?.to_bytes();
+            return Ok(answer(&Aside { body, ..asked }));
         }
         match behaviour {
             Behaviour::Serve => self.backend(request, true).await,

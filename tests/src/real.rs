@@ -90,6 +90,12 @@ pub fn arm64_busybox() -> std::path::PathBuf {
     variable("GANTRY_TEST_ARM64_BUSYBOX").into()
 }
 
+/// The program `oras`, which pushes artifacts.
+#[must_use]
+pub fn oras() -> std::path::PathBuf {
+    variable("GANTRY_TEST_ORAS").into()
+}
+
 /// The URL of Redis, without a password.
 #[must_use]
 pub fn redis() -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gantry_domain::id::{StepId, UploadId};
 use gantry_domain::run::{ErrorCode, Outcome, RunError};
 use gantry_remote::git::GitError;
+use gantry_remote::lfs::LfsError;
 use gantry_remote::registry::RegistryError;
 use gantry_seams::blobs::BlobError;
 use gantry_seams::runs::Finish;
@@ -229,6 +230,19 @@ fn code_of(error: &SourceError) -> ErrorCode {
         | SourceError::Registry(RegistryError::NotFound { .. } | RegistryError::NoApi { .. })
         | SourceError::Status { .. } => ErrorCode::SourceNotFound,
         SourceError::Submodule { source, .. } => code_of(source),
+        SourceError::Lfs { source, .. } => match source.as_ref() {
+            LfsError::Unauthorized { .. } => ErrorCode::SourceUnauthorized,
+            LfsError::Missing { .. } | LfsError::NoServer { .. } => ErrorCode::SourceNotFound,
+            LfsError::Refused(_)
+            | LfsError::Client(_)
+            | LfsError::Unreachable { .. }
+            | LfsError::Status { .. }
+            | LfsError::Malformed { .. }
+            | LfsError::File { .. }
+            | LfsError::OtherContent { .. }
+            | LfsError::BrokeOff { .. }
+            | LfsError::TimedOut => ErrorCode::SourceRefused,
+        },
         SourceError::Exchanged { .. } => ErrorCode::Unsigned,
         SourceError::Git(_)
         | SourceError::Unpack(_)

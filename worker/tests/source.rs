@@ -18,6 +18,8 @@ mod abbreviated;
 mod archives;
 #[path = "source/artifacts.rs"]
 mod artifacts;
+#[path = "source/lfs.rs"]
+mod lfs;
 #[path = "source/metadata.rs"]
 mod metadata;
 #[path = "source/mirrors.rs"]

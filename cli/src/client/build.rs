@@ -34,6 +34,9 @@ pub(crate) struct Build {
     context: String,
     #[command(flatten)]
     registry: RegistryArg,
+    /// Fetch the files of a git repository that Git LFS keeps
+    #[arg(long)]
+    lfs: bool,
     /// Fetch the submodules of a git repository as well
     #[arg(long)]
     submodules: bool,
@@ -84,6 +87,7 @@ impl Build {
             timeout: self.timeout,
             push: !self.no_push && !self.images.is_empty(),
             no_cache: self.no_cache,
+            lfs: self.lfs,
             submodules: self.submodules,
             force_tags: self.force_tags,
             images: self.images,

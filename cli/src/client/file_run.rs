@@ -33,6 +33,9 @@ pub(crate) struct FileRun {
     context: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
+    /// Fetch the files of a git repository that Git LFS keeps
+    #[arg(long)]
+    lfs: bool,
     /// Fetch the submodules of a git repository as well
     #[arg(long)]
     submodules: bool,
@@ -82,6 +85,7 @@ impl FileRun {
             timeout: self.timeout,
             credentials: self.credentials.read(&client.environment)?,
             force_tags: self.force_tags,
+            lfs: self.lfs,
             submodules: self.submodules,
             ..RunCreate::default()
         };

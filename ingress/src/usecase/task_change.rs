@@ -27,9 +27,13 @@ pub(super) fn changed(
         && let Some(mut source) = check.context(text)?
     {
         if let Source::Git(git) = &mut source {
+            git.lfs = recipe.source.has_lfs();
             git.submodules = recipe.source.has_submodules();
         }
         recipe.source = source;
+    }
+    if let Some(wanted) = asked.lfs {
+        check.lfs(&mut recipe.source, wanted);
     }
     if let Some(wanted) = asked.submodules {
         check.submodules(&mut recipe.source, wanted);

@@ -86,6 +86,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let name: Option<TaskName> = check.mistakes.parse("name", &new.name);
     let mut source = check.context(&new.context)?;
     if let Some(source) = &mut source {
+        check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
     }
     let parts = check.recipe(source, &new.into(), new.task_file.as_ref())?;

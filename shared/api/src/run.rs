@@ -19,6 +19,9 @@ pub struct BuildCreate {
     /// The id of an archive that was uploaded for the same registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
+    /// Whether the files of a git repository that Git LFS keeps are fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
     /// Whether the submodules of a git repository are fetched as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,
@@ -68,6 +71,7 @@ impl Default for BuildCreate {
         Self {
             context: None,
             upload: None,
+            lfs: false,
             submodules: false,
             dockerfile: None,
             images: Vec::new(),
@@ -105,6 +109,9 @@ pub struct RunCreate {
     /// The id of an archive that was uploaded for the same registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
+    /// Whether the files of a git repository that Git LFS keeps are fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
     /// Whether the submodules of a git repository are fetched as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,

@@ -23,6 +23,9 @@ pub struct Task {
     pub status: String,
     /// The context to build: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`.
     pub context: String,
+    /// Whether the files of a git repository that Git LFS keeps are fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
     /// Whether the submodules of a git repository are fetched as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,
@@ -196,6 +199,9 @@ pub struct TaskCreate {
     /// The context: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `/dev/null` for a task file
     /// that needs no files.
     pub context: String,
+    /// Whether the files of a git repository that Git LFS keeps are fetched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
     /// Whether the submodules of a git repository are fetched as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,
@@ -275,6 +281,7 @@ impl Default for TaskCreate {
         Self {
             name: String::new(),
             context: String::new(),
+            lfs: false,
             submodules: false,
             task_file: None,
             dockerfile: None,
@@ -317,6 +324,9 @@ pub struct TaskUpdate {
     /// The context to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// Whether the files of a git repository that Git LFS keeps are fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<bool>,
     /// Whether the submodules of a git repository are fetched as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submodules: Option<bool>,

@@ -423,6 +423,9 @@ pub struct GitSource {
     /// The folder that is the root of the context; the repository's root if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<SourcePath>,
+    /// Whether its files that Git LFS keeps are fetched. Not part of its text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lfs: bool,
     /// Whether its submodules are fetched as well. Not part of its text.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,
@@ -443,7 +446,7 @@ impl FromStr for GitSource {
         };
         let folder = folder.trim_matches('/');
         let folder = (!folder.is_empty() && folder != ".").then(|| folder.parse()).transpose()?;
-        Ok(Self { url: url.parse()?, reference, folder, submodules: false })
+        Ok(Self { url: url.parse()?, reference, folder, lfs: false, submodules: false })
     }
 }
 
@@ -509,6 +512,12 @@ impl Source {
                 None
             }
         }
+    }
+
+    /// Whether files that Git LFS keeps are fetched.
+    #[must_use]
+    pub fn has_lfs(&self) -> bool {
+        self.git().is_some_and(|git| git.lfs)
     }
 
     /// Whether submodules are fetched as well.

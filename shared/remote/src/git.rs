@@ -21,11 +21,13 @@ mod error;
 mod failure;
 mod fetch;
 mod former;
+mod lfs;
 mod listing;
 mod submodules;
 
 pub use checkout::is_folder_of;
 use command::Command;
+pub(crate) use command::user_of;
 pub use error::GitError;
 pub use submodules::Submodule;
 
@@ -127,6 +129,12 @@ impl Git {
             tracing::info!("ended {ended} git processes that a killed process left");
         }
         Ok(Self { folder: Some(folder.to_owned()), ..self })
+    }
+
+    /// The limits of a repository.
+    #[must_use]
+    pub fn limits(&self) -> GitLimits {
+        self.limits
     }
 
     /// The same program, with what is left of the limits.

@@ -179,7 +179,7 @@ pub(crate) fn first_cause(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// A refusal of the resolver or of a redirect is wrapped in the transport's error.
-fn failure(error: reqwest::Error) -> OutboundError {
+pub(crate) fn failure(error: reqwest::Error) -> OutboundError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(current) = cause {
         if let Some(refused) = current.downcast_ref::<OutboundRefused>() {

@@ -11,6 +11,7 @@ pub mod git;
 pub mod guard;
 pub mod http;
 pub mod image_registry;
+pub mod lfs;
 pub mod registries;
 pub mod registry;
 pub mod vault;

@@ -7,6 +7,7 @@
     reason = "a step of a test that cannot be done has failed"
 )]
 
+mod artifacts;
 mod backup;
 mod base_images;
 mod builds;

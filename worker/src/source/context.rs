@@ -163,7 +163,7 @@ impl Checkout {
             manifest: Arc::new(self.manifest.below(&found)),
             commit: self.commit.clone(),
             branch: self.branch.clone(),
-            submodules: self.submodules.clone(),
+            notes: self.notes.clone(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Fetches and checks out a commit, with its submodules if the source has them.
+//! Fetches and checks out a commit, with its submodules and its files of Git LFS if the source wants them.
 //!
 //! A submodule is a repository like any other: its address goes through the guard, it has a mirror, and its commit is
 //! fetched by its id. What all of them fetch and write counts against the limits of one source. The run's token is sent
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::attributes::Manifest;
+use super::lfs::Kept;
 use super::mirrors::{Shown, Trust};
 use super::{Checkout, SourceError, Sources};
 
@@ -32,6 +33,7 @@ struct Part<'a> {
     /// The only folder that is written.
     inner: Option<&'a SourcePath>,
     has_submodules: bool,
+    has_lfs: bool,
 }
 
 /// A submodule to be fetched, with its place in the source and the number of repositories around it.
@@ -87,12 +89,13 @@ impl Sources {
         source: &GitSource,
         trust: Trust,
     ) -> Result<Checkout, SourceError> {
-        let (inner, has_submodules) = (source.folder.as_ref(), source.submodules);
-        let top = Part { remote, head: &head, shown, trust, inner, has_submodules };
+        let inner = source.folder.as_ref();
+        let (has_submodules, has_lfs) = (source.submodules, source.lfs);
+        let top = Part { remote, head: &head, shown, trust, inner, has_submodules, has_lfs };
         // In a box, because the stack of a thread does not hold everything that a source needs.
         let work = Box::pin(self.check_out(&top));
         let work = tokio::time::timeout_at(remote.deadline, work).await;
-        let (folder, submodules) = match work.map_err(|_| SourceError::TimedOut)? {
+        let (folder, notes) = match work.map_err(|_| SourceError::TimedOut)? {
             Err(error) if error.is_disk_full() => {
                 // The run is tried again, and files of runs are worth more than mirrors.
                 self.mirrors.clear().await;
@@ -108,28 +111,32 @@ impl Sources {
             manifest: Arc::new(Manifest::Commit),
             commit: Some(head.commit),
             branch: head.branch,
-            submodules,
+            notes,
         })
     }
 
-    /// Writes a commit and its submodules into a new folder. Also returns a line about each submodule.
+    /// Writes a commit and its submodules into a new folder. Also returns a line about each submodule, and about files of Git
+    /// LFS.
     async fn check_out(&self, top: &Part<'_>) -> Result<(TempDir, Vec<String>), SourceError> {
         let folder = self.new_folder()?;
         let mut used = Used::default();
-        let found = Box::pin(self.write(top, folder.path(), &mut used)).await?;
+        let mut lines = Vec::new();
+        let found = Box::pin(self.write(top, folder.path(), &mut used, &mut lines)).await?;
         let mut waiting = VecDeque::new();
         wait(&mut waiting, found, None)?;
-        let mut lines = Vec::new();
+        let mut submodules = 0;
         while let Some(below) = waiting.pop_front() {
             let Below { submodule, path, depth } = below;
-            if lines.len() == MOST_SUBMODULES {
+            if submodules == MOST_SUBMODULES {
                 return Err(too_many(top.remote.url, format!("{MOST_SUBMODULES} submodules")));
             }
             let of_path = |source: SourceError| SourceError::Submodule {
                 path: path.clone(),
                 source: Box::new(source),
             };
-            let found = self.write_submodule(top, &submodule, &path, folder.path(), &mut used);
+            submodules += 1;
+            let into = folder.path();
+            let found = self.write_submodule(top, &submodule, (&path, into), &mut used, &mut lines);
             let found = Box::pin(found).await.map_err(of_path)?;
             lines.push(format!("submodule {path} is {} at {}", submodule.url, submodule.commit));
             wait(&mut waiting, found, Some((&path, depth)))?;
@@ -142,9 +149,9 @@ impl Sources {
         &self,
         top: &Part<'_>,
         submodule: &Submodule,
-        path: &SourcePath,
-        root: &Path,
+        (path, root): (&SourcePath, &Path),
         used: &mut Used,
+        lines: &mut Vec<String>,
     ) -> Result<Vec<Submodule>, SourceError> {
         let into = root.join(path.as_str());
         // Git has made it. If a link is there instead, it leads elsewhere.
@@ -162,8 +169,9 @@ impl Sources {
             trust: top.trust,
             inner: None,
             has_submodules: true,
+            has_lfs: top.has_lfs,
         };
-        self.write(&part, &into, used).await
+        self.write(&part, &into, used, lines).await
     }
 
     /// Writes a commit into an empty folder, and returns its submodules if they are wanted.
@@ -172,8 +180,9 @@ impl Sources {
         part: &Part<'_>,
         into: &Path,
         used: &mut Used,
+        lines: &mut Vec<String>,
     ) -> Result<Vec<Submodule>, SourceError> {
-        let Part { remote, head, shown, trust, inner, has_submodules } = *part;
+        let Part { remote, head, shown, trust, inner, has_submodules, has_lfs } = *part;
         let mirror = self.mirrors.of(remote.url, head.commit.object_format(), trust);
         let git = self.git.having_used(*used);
         let mut reading = mirror.read(&git, remote, head, shown).await?;
@@ -188,6 +197,13 @@ impl Sources {
             written => written?,
         };
         *used = Used { fetched_bytes: used.fetched_bytes + reading.fetched(), ..written };
+        if has_lfs {
+            // For a fork a stranger has chosen what is fetched.
+            let credentials = remote.credentials.filter(|_| trust == Trust::Own);
+            let remote = Remote { credentials, ..remote };
+            let kept = Kept { remote, mirror: reading.path(), commit, into };
+            lines.extend(Box::pin(self.fetch_kept(kept, used)).await?);
+        }
         if !has_submodules {
             return Ok(Vec::new());
         }

@@ -12,6 +12,7 @@ use gantry_domain::source::{CommitId, RefName, SourcePath, TarballUrl};
 use gantry_remote::git::{Git, GitError};
 use gantry_remote::guard::OutboundRefused;
 use gantry_remote::http::{OutboundClient, OutboundError, StatusCode};
+use gantry_remote::lfs::LfsError;
 use gantry_remote::registry::RegistryError;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
@@ -23,6 +24,7 @@ mod context;
 mod download;
 mod git;
 mod hashed;
+mod lfs;
 mod lock;
 mod mirrors;
 mod pack;
@@ -56,7 +58,7 @@ pub struct Checkout {
     manifest: Arc<Manifest>,
     commit: Option<CommitId>,
     branch: Option<RefName>,
-    submodules: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Checkout {
@@ -78,10 +80,10 @@ impl Checkout {
         self.branch.as_ref()
     }
 
-    /// A line about each submodule that it contains.
+    /// Lines for the log: about each submodule that it contains, and about files of Git LFS.
     #[must_use]
-    pub fn submodules(&self) -> &[String] {
-        &self.submodules
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn of_archive(folder: TempDir, manifest: Manifest) -> Self {
@@ -93,7 +95,7 @@ impl Checkout {
             manifest,
             commit: None,
             branch: None,
-            submodules: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }
@@ -122,6 +124,14 @@ pub enum SourceError {
         path: SourcePath,
         /// The error.
         source: Box<SourceError>,
+    },
+    /// A file of Git LFS cannot be fetched.
+    #[error("the file `{path}`, which Git LFS keeps, could not be fetched")]
+    Lfs {
+        /// Its place in its repository.
+        path: String,
+        /// The error.
+        source: Box<LfsError>,
     },
     /// The archive cannot be unpacked.
     #[error(transparent)]
@@ -194,6 +204,7 @@ impl SourceError {
         match self {
             Self::Git(error) => error.is_transient(),
             Self::Submodule { source, .. } => source.is_transient(),
+            Self::Lfs { source, .. } => source.is_transient(),
             Self::Unpack(error) => error.is_transient(),
             Self::Download { source, .. } => source.is_transient(),
             Self::Registry(error) => error.is_transient(),
@@ -214,6 +225,7 @@ impl SourceError {
         match self {
             Self::Git(error) => error.is_away(),
             Self::Submodule { source, .. } => source.is_away(),
+            Self::Lfs { source, .. } => source.is_away(),
             Self::Download { source, .. } => source.is_transient(),
             Self::Status { status, .. } => gantry_remote::http::says_away(*status),
             Self::Registry(error) => error.is_away(),
@@ -235,7 +247,8 @@ impl SourceError {
             Self::Submodule { source, .. } => source.is_disk_full(),
             Self::Unpack(error) => matches!(error, UnpackError::DiskFull { .. }),
             Self::Folder { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-            Self::Download { .. }
+            Self::Lfs { .. }
+            | Self::Download { .. }
             | Self::Status { .. }
             | Self::Registry(_)
             | Self::NoArtifact { .. }

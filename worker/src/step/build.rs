@@ -162,7 +162,7 @@ impl Builder {
         if let Some(commit) = fetched.files.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
-        for line in fetched.files.submodules() {
+        for line in fetched.files.notes() {
             attempt.log.say(None, line.clone()).await;
         }
         Ok(Some(fetched))

@@ -84,19 +84,19 @@ async fn submodules_in_submodules_are_those_of_a_recursive_clone_if_they_are_wan
     let checkout: Checkout = fetch(whole(&url)).await.unwrap();
     assert_eq!(files(checkout.root()), files(clone.path()));
     assert!(files(checkout.root()).contains(&"vendor/lib/deep/leaf/leaf=old".to_owned()));
-    let lines = checkout.submodules();
+    let lines = checkout.notes();
     assert_eq!(lines.len(), 3, "{lines:?}");
     let line = format!("submodule vendor/lib/deep/leaf is {} at {old}", server.url("leaf"));
     assert_eq!(lines[2], line);
 
     let checkout = fetch(git_source(&url)).await.unwrap();
     assert!(!files(checkout.root()).iter().any(|file| file.starts_with("vendor/")));
-    assert!(checkout.submodules().is_empty());
+    assert!(checkout.notes().is_empty());
 
     // Of a folder, only those in it.
     let checkout = fetch(whole(&format!("{url}#main:other"))).await.unwrap();
     assert_eq!(files(checkout.root()), ["file=1", "leaf/leaf=new"]);
-    assert_eq!(checkout.submodules().len(), 1);
+    assert_eq!(checkout.notes().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,7 @@ fn of_task(task: Task) -> Object {
         revision: _,
         status,
         context,
+        lfs,
         submodules,
         task_file,
         dockerfile,
@@ -84,6 +85,7 @@ fn of_task(task: Task) -> Object {
     let request = TaskCreate {
         name,
         context,
+        lfs,
         submodules,
         task_file: task_file.map(|file| TaskFileCreate {
             text: file.text,

@@ -131,6 +131,9 @@ pub(crate) struct Recipe {
     /// Execute its runs one at a time with those of all tasks of the registry in this group; '' for no group
     #[arg(long, value_name = "NAME")]
     concurrency_group: Option<String>,
+    /// Fetch the files of a git repository that Git LFS keeps
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    lfs: Option<bool>,
     /// Fetch the submodules of a git repository as well
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     submodules: Option<bool>,
@@ -215,6 +218,7 @@ impl Create {
             platform: recipe.platform,
             timeout: recipe.timeout,
             no_cache: recipe.no_cache.unwrap_or(false),
+            lfs: recipe.lfs.unwrap_or(false),
             submodules: recipe.submodules.unwrap_or(false),
             status: recipe.status,
             source_trigger,
@@ -296,6 +300,7 @@ impl Update {
             timeout: recipe.timeout,
             push: recipe.no_push.map(|no_push| !no_push),
             no_cache: recipe.no_cache,
+            lfs: recipe.lfs,
             submodules: recipe.submodules,
             status: recipe.status,
             source_trigger,

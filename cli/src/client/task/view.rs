@@ -123,6 +123,7 @@ pub(super) fn details(task: &Task) -> Details {
         .line("registry", &task.registry)
         .line("status", &task.status)
         .line("context", &task.context)
+        .maybe("files of Git LFS", task.lfs.then_some("fetched"))
         .maybe("submodules", task.submodules.then_some("fetched"))
         .maybe("dockerfile", task.dockerfile.as_ref())
         .each("images", &task.images)

@@ -63,6 +63,21 @@ impl<'a> Checker<'a> {
         Ok(source)
     }
 
+    /// Whether the files of a source that Git LFS keeps are fetched.
+    pub(crate) fn lfs(&mut self, source: &mut Source, wanted: bool) {
+        match source {
+            Source::Git(git) => git.lfs = wanted,
+            _ if !wanted => {}
+            Source::Upload { .. }
+            | Source::Tarball { .. }
+            | Source::Artifact { .. }
+            | Source::Nothing => {
+                let message = "only a git repository has files of Git LFS: give the address of one as context";
+                self.mistakes.add("lfs", message);
+            }
+        }
+    }
+
     /// Whether the submodules of a source are fetched as well.
     pub(crate) fn submodules(&mut self, source: &mut Source, wanted: bool) {
         match source {

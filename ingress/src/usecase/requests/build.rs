@@ -34,6 +34,7 @@ async fn quick_build(
     let mut source =
         check.source(state.store.as_ref(), new.context.as_deref(), new.upload.as_deref()).await?;
     if let Some(source) = &mut source {
+        check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
     }
     let build = check.recipe(source, &new.into(), None)?;

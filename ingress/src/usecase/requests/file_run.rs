@@ -36,6 +36,7 @@ async fn file_run(
     let (context, upload) = (new.context.as_deref(), new.upload.as_deref());
     let mut source = check.source_or_nothing(state.store.as_ref(), context, upload).await?;
     if let Some(source) = &mut source {
+        check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
     }
     let (platform, timeout) = (new.platform.as_deref(), new.timeout);

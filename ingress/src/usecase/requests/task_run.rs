@@ -46,6 +46,7 @@ async fn overridden(
         let (context, upload) = (given.context.as_deref(), given.upload.as_deref());
         if let Some(mut source) = check.source(store, context, upload).await? {
             if let Source::Git(git) = &mut source {
+                git.lfs = recipe.source.has_lfs();
                 git.submodules = recipe.source.has_submodules();
             }
             recipe.source = source;

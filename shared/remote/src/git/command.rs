@@ -103,6 +103,14 @@ pub(super) struct Command<'a> {
     writes_to: PathBuf,
 }
 
+/// The user name that goes with a token: hosts accept any, but not an empty one.
+pub(crate) fn user_of(credentials: &Credentials) -> &str {
+    match credentials.username.as_str() {
+        "" => "x-access-token",
+        username => username,
+    }
+}
+
 impl<'a> Command<'a> {
     pub(super) fn new(program: &'a Path, what: String) -> Self {
         let settings = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -192,11 +200,7 @@ impl<'a> Command<'a> {
         url: &GitUrl,
         credentials: &Credentials,
     ) -> Result<(), GitError> {
-        // Hosts accept any user name with a token, but not an empty one.
-        let username = match credentials.username.as_str() {
-            "" => "x-access-token",
-            username => username,
-        };
+        let username = user_of(credentials);
         let password = credentials.password.expose_secret();
         let has_break = |text: &str| text.contains(['\n', '\r', '\0']);
         if has_break(username)
