@@ -196,7 +196,11 @@ gantry build -t web:1 -f /gone app
 gantry build -t web:1 -f deploy app
 gantry build -t web:1 -f '' app
 gantry build -t web:1 git@github.com:octo/web.git
-gantry build -t web:1 ssh://git@github.com/octo/web.git
+gantry build -t web:1 ssh://git:hunter2@github.com/octo/web.git
+gantry build -t web:1 ssh://github.com/octo/web.git
+gantry build -t web:1 git@github.com:octo/web.git --git-ssh-key gone
+gantry build -t web:1 git@github.com:octo/web.git --git-ssh-key gone --git-access-token x
+gantry build -t web:1 git@github.com:octo/web.git --git-host-key github.com
 gantry build -t web:1 ftp://git.example/a.tar.gz
 gantry build -t web:1 https://octo:hunter2@git.example/a.git
 gantry build -t web:1 https://git.example/a.git#a..b

@@ -21,6 +21,7 @@ missing_packages() {
     has curl || printf '%s\n' curl
     has_engine || printf '%s\n' docker.io
     has git || printf '%s\n' git
+    has ssh || printf '%s\n' openssh-client
     has docker-registry || printf '%s\n' docker-registry
     has_static_busybox || printf '%s\n' busybox-static
     has lighttpd || printf '%s\n' lighttpd
@@ -36,6 +37,7 @@ missing_packages() {
     [[ $1 != test ]] || { has prometheus && has promtool; } || printf '%s\n' prometheus
     [[ $1 != test ]] || has docker-compose || printf '%s\n' docker-compose
     [[ $1 != test ]] || has git-lfs || printf '%s\n' git-lfs
+    [[ $1 != test ]] || [[ -x /usr/sbin/sshd ]] || printf '%s\n' openssh-server
     [[ $1 != test ]] || has strace || printf '%s\n' strace
     [[ $1 != test ]] || has faketime || printf '%s\n' faketime
     [[ $1 != test ]] || has strip || printf '%s\n' binutils
@@ -114,6 +116,7 @@ keep_from_boot() {
     for package; do
         case $package in
             docker-registry | lighttpd | prometheus | rabbitmq-server | redis-server | webhook) systemctl disable --quiet "$package" ;;
+            openssh-server) systemctl disable --quiet ssh ;;
             *) ;;
         esac
     done

@@ -28,7 +28,7 @@ build_image() {
     fi
 }
 
-# A shell and tools, git with https, and the libraries and certificates that they and gantry need.
+# A shell and tools, git with https and ssh, and the libraries and certificates that they and gantry need.
 runtime_base() {
     local base=$1 applet program
     mkdir -p "$base"/{bin,etc/ssl/certs,root,tmp,usr/bin,usr/lib/git-core,var/lib}
@@ -41,6 +41,7 @@ runtime_base() {
     printf 'root:x:0:\ngantry:x:10001:\n' >"$base/etc/group"
     cp -L /etc/ssl/certs/ca-certificates.crt "$base/etc/ssl/certs/"
     copy_program "$base" "$(command -v git)" /usr/bin/git
+    copy_program "$base" "$(command -v ssh)" /usr/bin/ssh
     for program in git-remote-http git-remote-https; do
         copy_program "$base" "$(git --exec-path)/$program" "$(git --exec-path)/$program"
     done

@@ -131,6 +131,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         base_image_follow: texts(recipe.follows.as_slice()),
         timers: task.timers.as_slice().iter().map(timer).collect(),
         has_git_token: task.git_token.is_some(),
+        git_host_keys: recipe.source.host_keys().iter().map(ToString::to_string).collect(),
         report_status: task.reports,
         has_api_token: task.api_token.is_some(),
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),

@@ -54,6 +54,7 @@ pub(crate) async fn with_tokens<T>(
             url,
             registry: Some(&task.id.registry),
             token: token.as_ref(),
+            host_keys: task.recipe.source.host_keys(),
         })
         .await
         {

@@ -115,6 +115,12 @@ impl GitServer {
         format!("http://{}/{name}.git", self.address)
     }
 
+    /// The folder of its repositories.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.host.folder.path()
+    }
+
     /// The host's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

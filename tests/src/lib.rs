@@ -31,4 +31,5 @@ pub mod role;
 pub mod scripted;
 pub mod servers;
 pub mod small_disk;
+pub mod ssh_server;
 pub mod stepped_clock;

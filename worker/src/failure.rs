@@ -215,7 +215,14 @@ pub(crate) fn of_source(error: &SourceError) -> Failure {
 /// The code for a source that no retry can fetch.
 fn code_of(error: &SourceError) -> ErrorCode {
     match error {
-        SourceError::Git(GitError::CredentialsWanted { .. } | GitError::Unauthorized { .. })
+        SourceError::Git(
+            GitError::CredentialsWanted { .. }
+            | GitError::Unauthorized { .. }
+            | GitError::KeyWanted { .. }
+            | GitError::KeyRefused { .. }
+            | GitError::UnusableKey { .. }
+            | GitError::OtherHostKey { .. },
+        )
         | SourceError::Registry(RegistryError::Unauthorized { .. }) => {
             ErrorCode::SourceUnauthorized
         }
@@ -234,6 +241,7 @@ fn code_of(error: &SourceError) -> ErrorCode {
             LfsError::Unauthorized { .. } => ErrorCode::SourceUnauthorized,
             LfsError::Missing { .. } | LfsError::NoServer { .. } => ErrorCode::SourceNotFound,
             LfsError::Refused(_)
+            | LfsError::OverSsh { .. }
             | LfsError::Client(_)
             | LfsError::Unreachable { .. }
             | LfsError::Status { .. }

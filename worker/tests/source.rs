@@ -12,20 +12,30 @@
 #[allow(dead_code, unreachable_pub, reason = "it is a module of the tests' own crate as well")]
 mod git_server;
 
+#[path = "../../tests/src/ssh_server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a module of the tests' own crate as well")]
+mod ssh_server;
+
 #[path = "source/abbreviated.rs"]
 mod abbreviated;
 #[path = "source/archives.rs"]
 mod archives;
 #[path = "source/artifacts.rs"]
 mod artifacts;
+#[path = "source/contexts.rs"]
+mod contexts;
 #[path = "source/lfs.rs"]
 mod lfs;
 #[path = "source/metadata.rs"]
 mod metadata;
 #[path = "source/mirrors.rs"]
 mod mirrors;
+#[path = "source/ssh.rs"]
+mod ssh;
 #[path = "source/submodules.rs"]
 mod submodules;
+#[path = "source/tls.rs"]
+mod tls;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -111,10 +111,38 @@ pub(crate) struct GitTokenArg {
     /// The token that reads the repository; `-` reads it from standard input, GANTRY_GIT_TOKEN sets it unseen
     #[arg(long = "git-access-token", value_name = "TOKEN")]
     token: Option<String>,
+    /// The private key that reads the repository over ssh, without a passphrase; `-` reads it from standard input
+    #[arg(long = "git-ssh-key", value_name = "FILE", conflicts_with = "token")]
+    ssh_key: Option<String>,
+    /// A key that the repository's host must have, as `ssh-keyscan` prints it; `@FILE` reads all lines of a file. May be
+    /// given several times
+    #[arg(long = "git-host-key", value_name = "KEY|@FILE")]
+    host_keys: Vec<String>,
 }
 
 impl GitTokenArg {
+    /// The keys that the host of the repository may have.
+    pub(crate) fn host_keys(&self) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for given in &self.host_keys {
+            let Some(file) = given.strip_prefix('@') else {
+                keys.push(given.clone());
+                continue;
+            };
+            let text = read_secret_file(Path::new(file))?;
+            let lines = text.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            keys.extend(lines.map(str::to_owned));
+        }
+        Ok(keys)
+    }
+
+    /// The token, or the private key.
     pub(crate) fn read(&self, environment: &Environment) -> Result<Option<String>> {
+        if let Some(file) = &self.ssh_key {
+            let file = file.strip_prefix('@').unwrap_or(file);
+            return read_secret_file(Path::new(file)).map(Some);
+        }
         read_token(self.token.as_deref(), "the git token", "GANTRY_GIT_TOKEN", environment)
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use gantry_api::{BuildCreate, Run};
+use gantry_domain::source::Source;
 
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};
@@ -95,6 +96,7 @@ impl Build {
         };
         if is_address(&self.context) {
             order.git_token = self.git_token.read(&client.environment)?;
+            order.git_host_keys = self.git_token.host_keys()?;
             order.context = Some(self.context);
         } else {
             let uploaded = upload(client, &registry, Path::new(&self.context), &self.file).await?;
@@ -109,7 +111,7 @@ impl Build {
     }
 }
 
-/// Whether a context is not a local folder. Git over ssh is included, so that it is refused with an explanation.
+/// Whether a context is not a local folder.
 pub(crate) fn is_address(context: &str) -> bool {
-    context.contains("://") || context.starts_with("git@")
+    context.contains("://") || context.parse::<Source>().is_ok_and(|source| source.is_ssh())
 }

@@ -94,6 +94,7 @@ impl PackBuild {
         };
         if is_address(&self.context) {
             order.git_token = self.git_token.read(&client.environment)?;
+            order.git_host_keys = self.git_token.host_keys()?;
             order.context = Some(self.context);
         } else {
             let folder = Path::new(&self.context);

@@ -100,6 +100,7 @@ impl FileRun {
             (text, Some(context)) if is_address(context) => {
                 order.context = Some(context.to_owned());
                 order.git_token = self.git_token.read(&client.environment)?;
+                order.git_host_keys = self.git_token.host_keys()?;
                 match text {
                     Text::Sent(text) => file.text = Some(text),
                     Text::InContext(path) => file.path = Some(path),

@@ -219,6 +219,7 @@ fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
         secret_build_args,
         target,
         git_token: _,
+        git_host_keys,
         force_tags: _,
     } = body;
     [
@@ -231,6 +232,7 @@ fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
         ("`build_args`", !build_args.is_empty()),
         ("`secret_build_args`", !secret_build_args.is_empty()),
         ("`target`", target.is_some()),
+        ("`git_host_keys`", !git_host_keys.is_empty()),
     ]
     .into_iter()
     .filter_map(|(name, is_given)| is_given.then_some(name))

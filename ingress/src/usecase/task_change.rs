@@ -3,13 +3,12 @@
 use gantry_api::{TaskFileUpdate, TaskUpdate};
 use gantry_domain::recipe::{FileWork, Work};
 use gantry_domain::registry::Registry;
-use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::{Keyring, SecretError};
 
 use super::code_choice;
-use super::recipe::{Checker, Whole, is_elsewhere, needs_files};
+use super::recipe::{Checker, Whole, is_elsewhere, keep_options, needs_files};
 use crate::refusal::Refusal;
 
 /// The task with the requested changes.
@@ -26,10 +25,7 @@ pub(super) fn changed(
     if let Some(text) = &asked.context
         && let Some(mut source) = check.context(text)?
     {
-        if let Source::Git(git) = &mut source {
-            git.lfs = recipe.source.has_lfs();
-            git.submodules = recipe.source.has_submodules();
-        }
+        keep_options(&mut source, &recipe.source);
         recipe.source = source;
     }
     if let Some(wanted) = asked.lfs {
@@ -37,6 +33,9 @@ pub(super) fn changed(
     }
     if let Some(wanted) = asked.submodules {
         check.submodules(&mut recipe.source, wanted);
+    }
+    if let Some(lines) = &asked.git_host_keys {
+        check.host_keys(&mut recipe.source, lines);
     }
     change_work(&mut recipe.work, asked, &mut check)?;
     check.change_logins(&mut recipe.logins, &asked.credentials)?;
@@ -59,7 +58,7 @@ pub(super) fn changed(
         (changed.git_token, changed.api_token) = (None, None);
     }
     if let Some(token) = &asked.git_token {
-        changed.git_token = check.git_token(token.as_deref())?;
+        changed.git_token = check.git_token(token.as_deref(), Some(&changed.recipe.source))?;
     }
     if let Some(token) = &asked.api_token {
         changed.api_token = check.api_token(token.as_deref())?;

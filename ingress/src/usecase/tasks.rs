@@ -88,6 +88,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     if let Some(source) = &mut source {
         check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
+        check.host_keys(source, &new.git_host_keys);
     }
     let parts = check.recipe(source, &new.into(), new.task_file.as_ref())?;
     let status = match &new.status {
@@ -100,7 +101,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let base_image_trigger = check.base_image_trigger(&base_image_trigger);
     let follows = check.base_image_follow(&new.base_image_follow);
     let timers = check.timers(&new.timers, now);
-    let git_token = check.git_token(new.git_token.as_deref())?;
+    let git_token = check.git_token(new.git_token.as_deref(), parts.source.as_ref())?;
     let api_token = check.api_token(new.api_token.as_deref())?;
     let run_limit = new.run_limit.and_then(|limit| check.run_limit(limit));
     let group = new.concurrency_group.as_deref();

@@ -124,7 +124,7 @@ fn access<'a>(
     webhook: &'a Webhook,
     token: Option<&'a SecretString>,
 ) -> RepositoryAccess<'a> {
-    RepositoryAccess { url: &webhook.url, registry: Some(&hook.registry), token }
+    RepositoryAccess { url: &webhook.url, registry: Some(&hook.registry), token, host_keys: &[] }
 }
 
 async fn found(

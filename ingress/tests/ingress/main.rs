@@ -33,6 +33,7 @@ mod ready;
 mod rig;
 mod scans;
 mod secrets;
+mod ssh;
 mod steps;
 mod subscription;
 mod timers;

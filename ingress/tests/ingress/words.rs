@@ -39,7 +39,9 @@ fn get(path: &'static str) -> (&'static str, &'static str, Value) {
 fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         build("context", json!("git@github.com:octo/web.git")),
-        build("context", json!("ssh://git@github.com/octo/web.git")),
+        build("context", json!("ssh://git:hunter2@github.com/octo/web.git")),
+        build("context", json!("ssh://git@-oProxyCommand=id/octo/web.git")),
+        build("git_host_keys", json!(["github.com"])),
         build("context", json!("./folder")),
         build("context", json!("file:///etc")),
         build("context", json!("https://octo:hunter2@git.example/a.git")),

@@ -116,6 +116,7 @@ impl Outbox {
             url: &outgoing.url,
             registry: Some(&outgoing.task.registry),
             token: token.as_ref(),
+            host_keys: &[],
         };
         let run = ReportedRun { run: outgoing.run, check_run: outgoing.check_run };
         let posting = timeout(WITHIN, self.providers.report(at, &outgoing.report, &run));
@@ -130,7 +131,7 @@ impl Outbox {
     }
 
     /// The token that the task has now, which may have replaced a rejected one. If the task was deleted or reads another
-    /// repository, the run's.
+    /// repository, the run's. Never a deploy key.
     async fn find_token(&self, outgoing: &Outgoing) -> Result<Option<Sealed>, StoreError> {
         let store = self.store.as_ref();
         let task = tasks::find(store, &outgoing.task).await?.filter(|task| {
@@ -141,7 +142,7 @@ impl Outbox {
         }
         let run = runs::find(store, outgoing.run).await?;
         let run = run.filter(|run| run.is_signed(self.keyring.as_ref()));
-        Ok(run.and_then(|run| run.git_token))
+        Ok(run.filter(|run| !run.recipe.source.is_ssh()).and_then(|run| run.git_token))
     }
 }
 

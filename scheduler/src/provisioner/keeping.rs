@@ -197,8 +197,12 @@ impl Provisioner {
         prepared: &Prepared,
     ) -> Result<Vec<FoundHook>, CodeHostError> {
         let Prepared { claimed, webhook, token, secret } = prepared;
-        let at =
-            RepositoryAccess { url: &webhook.url, registry: Some(registry), token: token.as_ref() };
+        let at = RepositoryAccess {
+            url: &webhook.url,
+            registry: Some(registry),
+            token: token.as_ref(),
+            host_keys: &[],
+        };
         let wanted = WantedHook { url: &webhook.address, secret };
         let ensuring = async {
             let found = self.providers.ensure_hook(at, &wanted).await?;
@@ -297,7 +301,8 @@ impl Provisioner {
                 return Ok(Err(CodeHostError { message, kind: CodeHostFailure::Permanent }));
             }
         };
-        let at = RepositoryAccess { url: &webhook.url, registry, token: token.as_ref() };
+        let at =
+            RepositoryAccess { url: &webhook.url, registry, token: token.as_ref(), host_keys: &[] };
         for address in claimed.provisioned.former.iter().chain([&webhook.address]) {
             if let Err(error) = self.providers.remove_hook(at, address).await {
                 return Ok(Err(without_secrets(error, &token)));

@@ -60,7 +60,7 @@ pub(super) fn provider(
             kind.name()
         ));
     };
-    if is_loopback(public_url) && !is_loopback(url.as_url()) {
+    if is_loopback(public_url) && !is_loopback(&url.web()) {
         return Err(format!(
             "{} cannot reach {public_url}: the operator sets `server.public_url` to an address that it can",
             url.host()

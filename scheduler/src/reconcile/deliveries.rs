@@ -22,7 +22,8 @@ impl Reconciler {
         // The provisioner reports a token that does not open.
         let Ok(token) = webhook.made_with.token().map(open).transpose() else { return Ok(()) };
         let registry = webhook.made_with.registry();
-        let at = RepositoryAccess { url: &webhook.url, registry, token: token.as_ref() };
+        let at =
+            RepositoryAccess { url: &webhook.url, registry, token: token.as_ref(), host_keys: &[] };
         let hooks = self.providers.find_hooks(at, &webhook.address).await.map_err(Failed::Host)?;
         for hook in hooks {
             let asked = self.providers.sent_deliveries(at, &hook).await;

@@ -59,10 +59,13 @@ pub struct BuildCreate {
     /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// The token for reading the repository. Never returned.
+    /// The token for reading the repository; over ssh, the private deploy key. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
+    /// The keys of which the host must have one, to read a repository over ssh: lines of `ssh-keyscan`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_host_keys: Vec<String>,
 }
 
 impl Default for BuildCreate {
@@ -85,6 +88,7 @@ impl Default for BuildCreate {
             no_cache: false,
             force_tags: false,
             git_token: None,
+            git_host_keys: Vec::new(),
         }
     }
 }
@@ -129,10 +133,13 @@ pub struct RunCreate {
     /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// The token for reading the repository. Never returned.
+    /// The token for reading the repository; over ssh, the private deploy key. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
+    /// The keys of which the host must have one, to read a repository over ssh: lines of `ssh-keyscan`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_host_keys: Vec<String>,
 }
 
 impl std::fmt::Debug for RunCreate {

@@ -68,8 +68,11 @@ pub struct Task {
     /// Start runs by the clock.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
-    /// Whether it has a token for reading its repository.
+    /// Whether it has a token or a deploy key for reading its repository.
     pub has_git_token: bool,
+    /// The keys of which the host must have one, if the repository is read over ssh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_host_keys: Vec<String>,
     /// Whether the code host shows the states of its runs at their commits.
     pub report_status: bool,
     /// Whether it has a token of its own for the API of the code host.
@@ -256,10 +259,13 @@ pub struct TaskCreate {
     /// Start runs by the clock; at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<Timer>,
-    /// The token for reading the repository. Never returned.
+    /// The token for reading the repository; over ssh, the private deploy key. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
+    /// The keys of which the host must have one, to read a repository over ssh: lines of `ssh-keyscan`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_host_keys: Vec<String>,
     /// Whether the code host shows the states of its runs at their commits.
     #[serde(default = "yes")]
     pub report_status: bool,
@@ -300,6 +306,7 @@ impl Default for TaskCreate {
             base_image_follow: Vec::new(),
             timers: Vec::new(),
             git_token: None,
+            git_host_keys: Vec::new(),
             report_status: true,
             api_token: None,
             run_limit: None,
@@ -383,10 +390,13 @@ pub struct TaskUpdate {
     /// All timers, instead of the former ones. One that stays the same keeps its next instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timers: Option<Vec<Timer>>,
-    /// The token for reading the repository; `null` for none. Never returned.
+    /// The token for reading the repository, or the private deploy key; `null` for none. Never returned.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(write_only, value_type = Option<String>)]
     pub git_token: Option<Option<String>>,
+    /// All keys of which the host must have one, to read a repository over ssh: lines of `ssh-keyscan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_host_keys: Option<Vec<String>>,
     /// Whether the code host shows the states of its runs at their commits. Affects runs that start afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_status: Option<bool>,
@@ -446,10 +456,13 @@ pub struct TaskRunCreate {
     /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// The token for reading a different context. Never returned.
+    /// The token for reading a different context, or the private deploy key. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
+    /// The keys of which the host must have one, to read a repository over ssh: lines of `ssh-keyscan`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_host_keys: Vec<String>,
 }
 
 impl std::fmt::Debug for TaskRunCreate {

@@ -42,6 +42,7 @@ pub mod sealed;
 pub mod secret;
 pub mod signature;
 pub mod source;
+pub mod ssh;
 pub mod step;
 pub mod tag_pattern;
 pub mod task;

@@ -10,6 +10,7 @@ use crate::InvalidText;
 use crate::id::UploadId;
 use crate::image::{Digest, ImageReference, RegistryHost};
 use crate::sealed::Sealed;
+use crate::ssh::{self, HostKey};
 use crate::text::{serde_as_text, text_type};
 
 text_type!(
@@ -175,7 +176,7 @@ text_type!(
     }
 );
 
-/// The URL of a git repository: `https` or `http`, without user, query and fragment.
+/// The URL of a git repository: `https` or `http`, without user, query and fragment; or `ssh` with a user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GitUrl(Url);
 
@@ -186,7 +187,40 @@ impl GitUrl {
         &self.0
     }
 
-    /// The key for comparisons; different spellings of one URL have the same key.
+    /// Whether the repository is read over ssh.
+    #[must_use]
+    pub fn is_ssh(&self) -> bool {
+        self.0.scheme() == "ssh"
+    }
+
+    /// The address of the repository at its host's web server. For ssh this is what code hosts have: https, on the usual
+    /// port, with the same path.
+    #[must_use]
+    pub fn web(&self) -> Url {
+        if !self.is_ssh() {
+            return self.0.clone();
+        }
+        self.with_scheme("https", None)
+    }
+
+    /// The address whose host and port are connected to, with a scheme for which every form of a host is parsed.
+    #[must_use]
+    pub fn server(&self) -> Url {
+        if !self.is_ssh() {
+            return self.0.clone();
+        }
+        self.with_scheme("https", Some(self.0.port().unwrap_or(ssh::PORT)))
+    }
+
+    fn with_scheme(&self, scheme: &str, port: Option<u16>) -> Url {
+        let host = self.0.host_str().unwrap_or_default();
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        let url = format!("{scheme}://{host}{port}{}", self.0.path());
+        Url::parse(&url).unwrap_or_else(|_| self.0.clone())
+    }
+
+    /// The key for comparisons; different spellings of one URL have the same key. So do the addresses of a repository for
+    /// https and ssh.
     #[must_use]
     pub fn key(&self) -> RepositoryKey {
         let path = self.0.path().to_lowercase();
@@ -200,19 +234,22 @@ impl GitUrl {
         RepositoryKey::from_checked(format!("{host}/{path}"))
     }
 
-    /// The host, with the port if it is not the scheme's.
+    /// The host, with the port if it is not the scheme's. Without that of ssh: code hosts are known by their web server.
     #[must_use]
     pub fn host(&self) -> String {
         let host = self.0.host_str().unwrap_or_default().trim_end_matches('.');
-        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        let port = self.0.port().filter(|_| !self.is_ssh());
+        port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Parses a URL from a code host's payload. A user name in it is ignored.
+    /// Parses a URL from a code host's payload. A user name in it is ignored, except for ssh, which needs one.
     ///
     /// # Errors
     /// [`InvalidText`].
     pub fn of_payload(text: &str) -> Result<Self, InvalidText> {
-        let Ok(mut url) = Url::parse(text) else { return text.parse() };
+        let Some(mut url) = Url::parse(text).ok().filter(|_| !ssh::is_address(text)) else {
+            return text.parse();
+        };
         let has_user = !url.username().is_empty() || url.password().is_some();
         match has_user && url.set_password(None).and_then(|()| url.set_username("")).is_ok() {
             true => url.as_str().parse(),
@@ -298,8 +335,11 @@ impl FromStr for GitUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WHAT: &str = "git URL";
-        let url = http_url(text, WHAT)?;
         let refused = |rule| InvalidText::new(WHAT, &redacted(text), rule);
+        let url = match ssh::is_address(text) {
+            true => ssh::parse_address(text, &refused)?,
+            false => http_url(text, WHAT)?,
+        };
         if url.fragment().is_some() || url.query().is_some() {
             return Err(refused("no `?` and no `#` here"));
         }
@@ -429,6 +469,9 @@ pub struct GitSource {
     /// Whether its submodules are fetched as well. Not part of its text.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submodules: bool,
+    /// The keys of which the host must have one, if it is read over ssh. Not part of its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<HostKey>,
 }
 
 impl FromStr for GitSource {
@@ -446,7 +489,8 @@ impl FromStr for GitSource {
         };
         let folder = folder.trim_matches('/');
         let folder = (!folder.is_empty() && folder != ".").then(|| folder.parse()).transpose()?;
-        Ok(Self { url: url.parse()?, reference, folder, lfs: false, submodules: false })
+        let url = url.parse()?;
+        Ok(Self { url, reference, folder, lfs: false, submodules: false, host_keys: Vec::new() })
     }
 }
 
@@ -520,6 +564,18 @@ impl Source {
         self.git().is_some_and(|git| git.lfs)
     }
 
+    /// Whether it is a git repository that is read over ssh.
+    #[must_use]
+    pub fn is_ssh(&self) -> bool {
+        self.git().is_some_and(|git| git.url.is_ssh())
+    }
+
+    /// The pinned keys of its host, if it is read over ssh.
+    #[must_use]
+    pub fn host_keys(&self) -> &[HostKey] {
+        self.git().map_or(&[], |git| &git.host_keys)
+    }
+
     /// Whether submodules are fetched as well.
     #[must_use]
     pub fn has_submodules(&self) -> bool {
@@ -548,7 +604,7 @@ impl FromStr for Source {
     type Err = InvalidText;
 
     /// Parses a context. A URL is a git repository if its path ends in `.git` or contains `/_git/`, or if it is on
-    /// github.com. `oci://` is an artifact. Every other URL is a tarball. `/dev/null` is no source.
+    /// github.com or read over ssh. `oci://` is an artifact. Every other URL is a tarball. `/dev/null` is no source.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == NOTHING {
             return Ok(Self::Nothing);
@@ -558,12 +614,12 @@ impl FromStr for Source {
         }
         let address = text.split('#').next().unwrap_or_default();
         let refused = |rule| Err(InvalidText::new("context", &redacted(text), rule));
-        let is_ssh = address.starts_with("ssh://")
-            || address.starts_with("git@")
-            || address.starts_with("git://");
-        if is_ssh {
+        if ssh::is_address(address) {
+            return text.parse().map(Self::Git);
+        }
+        if address.starts_with("git://") {
             return refused(
-                "git is read over https: give `https://host/repository.git`, and a token with `--git-access-token`",
+                "`git://` is not encrypted: give `https://host/repository.git` or `ssh://git@host/repository.git`",
             );
         }
         let Ok(url) = Url::parse(address) else {
@@ -660,8 +716,33 @@ mod tests {
             ".",
             "ext::sh -c x",
             "file:///etc",
-            "ssh://-oProxy/x.git",
-            "git@host:r.git",
+            "git://host/r.git",
+            "ssh://host/r.git",
+            "ssh://git@host",
+            "ssh://git@host/",
+            "git@host:",
+            "git@host:/",
+            "ssh://-oProxyCommand=x/x.git",
+            "ssh://-oProxyCommand=x@host/x.git",
+            "ssh://git@-oProxyCommand=x/x.git",
+            "git@-oProxyCommand=x:x.git",
+            "ssh://git:secret@host/x.git",
+            "ssh://git@host:0/x.git",
+            "ssh://git@host:70000/x.git",
+            "ssh://git@host:x/x.git",
+            "ssh://git@ho%2dst/x.git",
+            "ssh://git@ho st/x.git",
+            "ssh://git@host/a b.git",
+            "ssh://git@host/a'b.git",
+            "ssh://git@host/$(id).git",
+            "ssh://git@host/a%0ab.git",
+            "ssh://git@host/a%zz.git",
+            "ssh://git@host/a/../b.git",
+            "ssh://git@host/a/%2e%2E/b.git",
+            "ssh://git@host/a/..",
+            "git@host:./a.git",
+            "ssh://git@host/a\nb.git",
+            "git+ssh://git@host/x.git",
             "oci://",
             "oci://src:1",
             "oci://octo/src:1",
@@ -673,11 +754,41 @@ mod tests {
     }
 
     #[test]
+    fn both_forms_of_an_ssh_address_are_one_value() {
+        for (text, shown) in [
+            ("git@github.com:octo/web.git", "ssh://git@github.com/octo/web.git"),
+            ("git@GitHub.com:/octo/web", "ssh://git@github.com/octo/web"),
+            ("ssh://git@github.com:22/octo/web.git", "ssh://git@github.com/octo/web.git"),
+            ("ssh://git@git.example:2222/octo/web.git/", "ssh://git@git.example:2222/octo/web.git"),
+            ("ssh://me@[::1]:2222/srv/web.git", "ssh://me@[::1]:2222/srv/web.git"),
+            ("ssh://git@127.0.0.1/~ann/web.git", "ssh://git@127.0.0.1/~ann/web.git"),
+            (
+                "o@vs-ssh.visualstudio.com:v3/o/A%20B/w",
+                "ssh://o@vs-ssh.visualstudio.com/v3/o/A%20B/w",
+            ),
+        ] {
+            let url: GitUrl = text.parse().unwrap();
+            assert_eq!((url.to_string().as_str(), url.is_ssh()), (shown, true));
+            assert_eq!(shown.parse::<GitUrl>().unwrap(), url);
+            let source: Source = format!("{text}#main:app").parse().unwrap();
+            assert_eq!(source.to_string(), format!("{shown}#main:app"));
+        }
+        let url: GitUrl = "ssh://git@[::1]:2222/octo/web.git".parse().unwrap();
+        assert_eq!(url.web().as_str(), "https://[::1]/octo/web.git");
+        assert_eq!(url.server().as_str(), "https://[::1]:2222/octo/web.git");
+        let url: GitUrl = "git@git.example:octo/web.git".parse().unwrap();
+        assert_eq!(url.server().port_or_known_default(), Some(22));
+    }
+
+    #[test]
     fn spellings_of_a_repository_have_one_key() {
         let key = |text: &str| text.parse::<GitUrl>().unwrap().key().to_string();
         assert_eq!(key("https://GitHub.com/Octo/Hello.git"), "github.com/octo/hello");
         assert_eq!(key("https://github.com:443/octo/hello/"), "github.com/octo/hello");
         assert_eq!(key("http://127.0.0.1:8080/hello.git"), "127.0.0.1:8080/hello");
+        assert_eq!(key("git@GitHub.com:Octo/Hello.git"), "github.com/octo/hello");
+        assert_eq!(key("ssh://git@git.example:2222/octo/hello"), "git.example/octo/hello");
+        assert_eq!(key("git@ssh.dev.azure.com:v3/o/p/r"), key("https://dev.azure.com/o/p/_git/r"));
     }
 
     #[test]

@@ -35,13 +35,13 @@ pub struct Task {
     /// Start runs by the clock.
     #[serde(default, skip_serializing_if = "Timers::is_empty")]
     pub timers: Timers,
-    /// The token for its git repository.
+    /// The token for its git repository, or the deploy key if that is read over ssh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,
     /// Whether the code host shows the states of its runs at their commits.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub reports: bool,
-    /// The token for the API of the code host, which no run gets. If `None`, `git_token` is used.
+    /// The token for the API of the code host, which no run gets. If `None`, `git_token` is used unless it is a deploy key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_token: Option<Sealed>,
     /// How many of its runs may be admitted and not ended at once; only the registry's limit applies if `None`.
@@ -57,10 +57,11 @@ pub struct Task {
 }
 
 impl Task {
-    /// The token for the API of its code host: one of its own, or else the one for git.
+    /// The token for the API of its code host: one of its own, or else the one for git. A deploy key is none.
     #[must_use]
     pub fn token_for_api(&self) -> Option<&Sealed> {
-        self.api_token.as_ref().or(self.git_token.as_ref())
+        let git_token = || self.git_token.as_ref().filter(|_| !self.recipe.source.is_ssh());
+        self.api_token.as_ref().or_else(git_token)
     }
 
     /// The run key of the scan of this revision: a revision is scanned once.

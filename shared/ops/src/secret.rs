@@ -14,9 +14,11 @@ pub use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
+mod deploy_key;
 mod keyring;
 mod pool_key;
 
+pub use deploy_key::{InvalidDeployKey, deploy_key};
 pub use keyring::{Keyring, SecretError};
 pub use pool_key::{PoolKey, PoolKeyError, PoolPublicKey, Unopened};
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_domain::source::{CommitId, GitUrl, RefName};
+use gantry_domain::ssh::HostKey;
 use gantry_ops::secret::Credentials;
 use tokio::time::Instant;
 
@@ -23,6 +24,7 @@ mod fetch;
 mod former;
 mod lfs;
 mod listing;
+mod ssh;
 mod submodules;
 
 pub use checkout::is_folder_of;
@@ -69,8 +71,10 @@ pub struct Used {
 pub struct Remote<'a> {
     /// The repository's URL.
     pub url: &'a GitUrl,
-    /// The credentials; `None` for anonymous access.
+    /// The credentials; `None` for anonymous access. For ssh, the password is the deploy key.
     pub credentials: Option<&'a Credentials>,
+    /// The keys of which the host must have one, for ssh.
+    pub host_keys: &'a [HostKey],
     /// When to give up.
     pub deadline: Instant,
 }
@@ -163,17 +167,19 @@ impl Git {
         remote: Remote<'a>,
         what: &str,
     ) -> Result<Command<'a>, GitError> {
-        let url = remote.url.as_url();
-        let addresses = self.policy.resolve(url).await.map_err(|error| match error {
-            ResolveError::Refused(refused) => GitError::Outbound(refused),
-            ResolveError::Unknown { host, source } => GitError::Unreachable {
-                url: remote.url.clone(),
-                message: format!("{host} is no known host ({source})"),
-            },
-        })?;
+        let addresses =
+            self.policy.resolve(&remote.url.server()).await.map_err(|error| match error {
+                ResolveError::Refused(refused) => GitError::Outbound(refused),
+                ResolveError::Unknown { host, source } => GitError::Unreachable {
+                    url: remote.url.clone(),
+                    message: format!("{host} is no known host ({source})"),
+                },
+            })?;
         let mut command = self.bare_command(format!("{what} {}", remote.url));
         command.speak_to(remote.url, &addresses);
-        if let Some(credentials) = remote.credentials {
+        if remote.url.is_ssh() {
+            command.over_ssh(remote, &addresses)?;
+        } else if let Some(credentials) = remote.credentials {
             command.credentials(remote.url, credentials)?;
         }
         Ok(command)

@@ -101,6 +101,11 @@ pub enum LfsError {
     /// The guard refused an address.
     #[error(transparent)]
     Refused(#[from] OutboundRefused),
+    /// The repository is read over ssh.
+    #[error(
+        "files of Git LFS are not fetched over ssh: give the `https://` address of {repository} as the source"
+    )]
+    OverSsh { repository: String },
     /// A client cannot be made.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -157,6 +162,7 @@ impl LfsError {
             Self::File { code, .. } => *code >= 500,
             Self::TimedOut => true,
             Self::Refused(_)
+            | Self::OverSsh { .. }
             | Self::Client(_)
             | Self::Unauthorized { .. }
             | Self::NoServer { .. }
@@ -175,6 +181,7 @@ impl LfsError {
             }
             Self::Status { status, .. } => says_away(*status),
             Self::Refused(_)
+            | Self::OverSsh { .. }
             | Self::Client(_)
             | Self::Unauthorized { .. }
             | Self::NoServer { .. }
@@ -237,12 +244,15 @@ impl LfsServer {
     /// the repository says is not asked for.
     ///
     /// # Errors
-    /// [`LfsError::Client`].
+    /// [`LfsError::OverSsh`], [`LfsError::Client`].
     pub fn of(
         http: &OutboundClient,
         repository: &GitUrl,
         credentials: Option<&Credentials>,
     ) -> Result<Self, LfsError> {
+        if repository.is_ssh() {
+            return Err(LfsError::OverSsh { repository: repository.to_string() });
+        }
         let mut endpoint = repository.as_url().clone();
         let path = endpoint.path().trim_end_matches('/');
         let suffix = if path.ends_with(".git") { "" } else { ".git" };

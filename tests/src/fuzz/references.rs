@@ -9,6 +9,7 @@ use gantry_domain::id::{
 use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository, Tag};
 use gantry_domain::platform::Platform;
 use gantry_domain::source::{CommitId, GitSource, GitUrl, RefName, Source, SourcePath, TarballUrl};
+use gantry_domain::ssh::HostKey;
 use gantry_domain::template::Template;
 use gantry_domain::token::Scope;
 use gantry_domain::trace::TraceParent;
@@ -25,6 +26,8 @@ pub(super) const TARGET: Target = Target {
         "docker.io/",
         "https://",
         "git@",
+        "ssh://",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",
         "#",
         ":",
         "..",
@@ -50,6 +53,7 @@ fn read(bytes: &[u8]) {
     same_record::<TarballUrl>(text);
     same::<GitSource>(text);
     same::<GitUrl>(text);
+    same::<HostKey>(text);
     same::<RefName>(text);
     same::<CommitId>(text);
     same::<SourcePath>(text);

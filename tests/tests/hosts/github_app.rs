@@ -40,7 +40,12 @@ impl Rig {
     }
 
     fn at(&self) -> RepositoryAccess<'_> {
-        RepositoryAccess { url: &self.url, registry: Some(&self.registry), token: None }
+        RepositoryAccess {
+            url: &self.url,
+            registry: Some(&self.registry),
+            token: None,
+            host_keys: &[],
+        }
     }
 
     async fn report(&self, state: ReportState) -> Result<Option<CheckRunId>, CodeHostError> {

@@ -48,7 +48,12 @@ impl Access {
     }
 
     pub(crate) fn at(&self) -> RepositoryAccess<'_> {
-        RepositoryAccess { url: &self.url, registry: None, token: self.token.as_ref() }
+        RepositoryAccess {
+            url: &self.url,
+            registry: None,
+            token: self.token.as_ref(),
+            host_keys: &[],
+        }
     }
 }
 

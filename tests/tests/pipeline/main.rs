@@ -65,6 +65,7 @@ mod embedded {
     mod scans;
     mod secrets;
     mod simulations;
+    mod ssh;
     mod steps;
     mod tag_policies;
     mod task_files;

@@ -54,7 +54,8 @@ impl Sources {
         credentials: Option<&Credentials>,
         deadline: Instant,
     ) -> Result<Checkout, SourceError> {
-        let remote = Remote { url: &source.url, credentials, deadline };
+        let host_keys = &source.host_keys;
+        let remote = Remote { url: &source.url, credentials, host_keys, deadline };
         let (head, shown) = match source.reference.as_ref().and_then(RefName::commit) {
             Some(commit) => (ResolvedRef::of_commit(commit), Shown::NotYet),
             None => (self.resolve(remote, source.reference.as_ref()).await?, Shown::Already),
@@ -159,11 +160,12 @@ impl Sources {
             let why = "there is no folder at its path".to_owned();
             return Err(GitError::Submodule { path: path.to_string(), why }.into());
         }
-        let Remote { url, credentials, deadline } = top.remote;
+        let Remote { url, credentials, host_keys, deadline } = top.remote;
         let may_have = top.trust == Trust::Own && is_one_host(url, &submodule.url);
         let credentials = credentials.filter(|_| may_have);
+        let host_keys = if may_have { host_keys } else { &[] };
         let part = Part {
-            remote: Remote { url: &submodule.url, credentials, deadline },
+            remote: Remote { url: &submodule.url, credentials, host_keys, deadline },
             head: &ResolvedRef::of_commit(submodule.commit.clone()),
             shown: Shown::NotYet,
             trust: top.trust,
@@ -255,6 +257,7 @@ fn too_many(url: &GitUrl, most: String) -> SourceError {
 fn is_one_host(one: &GitUrl, other: &GitUrl) -> bool {
     let (one, other) = (one.as_url(), other.as_url());
     one.scheme() == other.scheme()
+        && one.username() == other.username()
         && one.host() == other.host()
         && one.port_or_known_default() == other.port_or_known_default()
 }

@@ -32,7 +32,8 @@ impl Sources {
         credentials: Option<&Credentials>,
         deadline: Instant,
     ) -> Result<(Checkout, Chosen), SourceError> {
-        let remote = Remote { url: &source.url, credentials, deadline };
+        let host_keys = &source.host_keys;
+        let remote = Remote { url: &source.url, credentials, host_keys, deadline };
         let trust = if of.is_fork { Trust::Fork } else { Trust::Own };
         let chosen = match &of.refs.merge {
             None => Chosen::Head,

@@ -248,6 +248,8 @@ impl Builder {
         let fetched = match source {
             Source::Git(git) => {
                 let is_own = matches!(own, Source::Git(own) if own.url == git.url);
+                let host_keys = if is_own { own.host_keys() } else { &git.host_keys };
+                let git = &GitSource { host_keys: host_keys.to_vec(), ..git.clone() };
                 let token = attempt.bundle.git_token.as_ref().filter(|_| is_own);
                 let credentials = token.map(gantry_remote::code_host::git_credentials);
                 self.sources.from_git(git, credentials.as_ref(), deadline).await

@@ -101,7 +101,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A tar as it is, and in each format that is unpacked. What is packed already stays as it is.
-fn forms(bytes: Vec<u8>) -> Vec<Vec<u8>> {
+pub(super) fn forms(bytes: Vec<u8>) -> Vec<Vec<u8>> {
     if [b"\x1f\x8b".as_slice(), b"BZh", b"\x28\xb5", b"\xfd7zXZ"]
         .iter()
         .any(|it| bytes.starts_with(it))

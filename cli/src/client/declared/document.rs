@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use gantry_api::{HookCreate, RegistryCreate, SourceTrigger, TaskCreate, Timer};
 use gantry_domain::image::RegistryHost;
+use gantry_domain::source::Source;
+use gantry_domain::ssh::HostKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -166,6 +168,14 @@ fn filled<T: Serialize + DeserializeOwned>(
 pub(super) fn fill_task(task: &mut TaskCreate) {
     if task.task_file.is_none() {
         task.dockerfile.get_or_insert_with(|| "Dockerfile".to_owned());
+    }
+    if let Some(source) = task.context.parse::<Source>().ok().filter(Source::is_ssh) {
+        task.context = source.to_string();
+    }
+    for line in &mut task.git_host_keys {
+        if let Ok(key) = line.parse::<HostKey>() {
+            *line = key.to_string();
+        }
     }
     task.platform.get_or_insert_with(|| "linux/amd64".to_owned());
     task.timeout.get_or_insert(3600);

@@ -290,7 +290,10 @@ impl Update {
             }
             let after = match (field.as_str(), after) {
                 ("task_file", Value::Object(file)) => whole_file(file),
-                ("images" | "timers" | "base_image_follow" | "repositories", Value::Null) => {
+                (
+                    "images" | "timers" | "base_image_follow" | "git_host_keys" | "repositories",
+                    Value::Null,
+                ) => {
                     json!([])
                 }
                 ("build_args", Value::Null) => json!({}),

@@ -25,7 +25,7 @@ use crate::exit::{Exit, UsageError};
 pub(crate) struct Create {
     #[command(flatten)]
     task: OneTask,
-    /// The source: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `oci://host/artifact:tag`; only a task file or a command
+    /// The source: `https://host/repository.git#ref:folder`, `git@host:repository`, the address of a `.tar.gz`, or `oci://host/artifact:tag`; only a task file or a command
     /// needs none
     #[arg(short, long, value_name = "URL", default_value = "/dev/null", hide_default_value = true)]
     context: String,
@@ -226,6 +226,7 @@ impl Create {
             base_image_follow: list(recipe.base_image_follow, Vec::new()),
             timers: named(&self.schedules, &self.timers)?,
             git_token: self.git_token.read(&client.environment)?,
+            git_host_keys: self.git_token.host_keys()?,
             report_status: recipe.report_status.unwrap_or(true),
             api_token: self.api_token.read(&client.environment)?,
             run_limit: recipe.run_limit,
@@ -309,6 +310,7 @@ impl Update {
                 .then(|| list(recipe.base_image_follow, Vec::new())),
             timers: (!timers.is_empty()).then_some(timers),
             git_token: self.git_token.read(&client.environment)?.map(Some),
+            git_host_keys: Some(self.git_token.host_keys()?).filter(|keys| !keys.is_empty()),
             report_status: recipe.report_status,
             api_token: self.api_token.read(&client.environment)?.map(Some),
             run_limit: recipe.run_limit.map(Some),

@@ -63,6 +63,7 @@ impl RunTask {
             Some(context) if is_address(&context) => {
                 order.context = Some(context);
                 order.git_token = self.git_token.read(&client.environment)?;
+                order.git_host_keys = self.git_token.host_keys()?;
             }
             Some(folder) => {
                 let folder = Path::new(&folder);

@@ -115,6 +115,7 @@ fn starts(trigger: &SourceTrigger) -> Vec<String> {
 
 pub(super) fn details(task: &Task) -> Details {
     let mut details = Details::default();
+    let has_key = task.context.starts_with("ssh://");
     let mut starts = task.source_trigger.as_ref().map(starts).unwrap_or_default();
     starts.extend(task.timers.iter().map(timer));
     starts.extend(task.base_image_trigger.as_ref().filter(|it| is_enabled(it)).map(base_image));
@@ -155,7 +156,11 @@ pub(super) fn details(task: &Task) -> Details {
             },
         )
         .each("follows", &task.base_image_follow)
-        .maybe("git token", task.has_git_token.then_some("kept"))
+        .maybe(
+            if has_key { "deploy key" } else { "git token" },
+            task.has_git_token.then_some("kept"),
+        )
+        .each("host keys", &task.git_host_keys)
         .line("commit status", if task.report_status { "reported" } else { "not reported" })
         .maybe("webhook", task.webhook.as_ref().map(webhook))
         .maybe("API token", task.has_api_token.then_some("kept"))

@@ -17,7 +17,7 @@ use gantry_domain::task::Status;
 use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::MOST_SECRET_BYTES;
-use gantry_ops::secret::{Keyring, SecretError, SecretString};
+use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretError, SecretString, deploy_key};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
 
@@ -37,6 +37,8 @@ pub(crate) use whole::Whole;
 
 const MOST_IMAGES: usize = 32;
 const MOST_ARGS: usize = 256;
+/// A host has one key of each kind, and others while it replaces them.
+const MOST_HOST_KEYS: usize = 8;
 /// Longer secrets could not be masked in logs.
 const LONGEST_SECRET: usize = MOST_SECRET_BYTES;
 
@@ -66,6 +68,10 @@ impl<'a> Checker<'a> {
     /// Whether the files of a source that Git LFS keeps are fetched.
     pub(crate) fn lfs(&mut self, source: &mut Source, wanted: bool) {
         match source {
+            Source::Git(git) if wanted && git.url.is_ssh() => {
+                let message = "files of Git LFS are not fetched over ssh: give the `https://` address of the repository as context";
+                self.mistakes.add("lfs", message);
+            }
             Source::Git(git) => git.lfs = wanted,
             _ if !wanted => {}
             Source::Upload { .. }
@@ -90,6 +96,31 @@ impl<'a> Checker<'a> {
                 let message =
                     "only a git repository has submodules: give the address of one as context";
                 self.mistakes.add("submodules", message);
+            }
+        }
+    }
+
+    /// Pins the keys of the host of a git repository that is read over ssh.
+    pub(crate) fn host_keys(&mut self, source: &mut Source, lines: &[String]) {
+        const FIELD: &str = "git_host_keys";
+        let keys = lines.iter().take(MOST_HOST_KEYS);
+        let keys = keys.filter_map(|line| self.mistakes.parse(FIELD, line)).collect();
+        if lines.len() > MOST_HOST_KEYS {
+            let message =
+                format!("{} keys are given: at most {MOST_HOST_KEYS} of one host", lines.len());
+            self.mistakes.add(FIELD, message);
+        }
+        match source {
+            Source::Git(git) if git.url.is_ssh() => git.host_keys = keys,
+            _ if lines.is_empty() => {}
+            Source::Git(_)
+            | Source::Upload { .. }
+            | Source::Tarball { .. }
+            | Source::Artifact { .. }
+            | Source::Nothing => {
+                let message = "only a git repository that is read over ssh has them: give its address as context, like \
+                               `ssh://git@host/repository.git`";
+                self.mistakes.add(FIELD, message);
             }
         }
     }
@@ -236,9 +267,26 @@ impl<'a> Checker<'a> {
         Some(())
     }
 
-    /// The token for a git repository, if one is given.
-    pub(crate) fn git_token(&mut self, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
-        self.token("git_token", text)
+    /// The token for a git repository, if one is given; for one that is read over ssh, the deploy key.
+    pub(crate) fn git_token(
+        &mut self,
+        text: Option<&str>,
+        source: Option<&Source>,
+    ) -> Result<Option<Sealed>, SecretError> {
+        const FIELD: &str = "git_token";
+        let Some(text) = text.filter(|_| source.is_some_and(Source::is_ssh)) else {
+            return self.token(FIELD, text);
+        };
+        match deploy_key(text) {
+            Ok(key) => self.secret(FIELD, key.expose_secret()),
+            Err(why) => {
+                let message = format!(
+                    "a repository is read over ssh with a deploy key (`--git-ssh-key FILE`): {why}"
+                );
+                self.mistakes.add(FIELD, message);
+                Ok(None)
+            }
+        }
     }
 
     /// The token for the API of a code host, if one is given.
@@ -248,6 +296,12 @@ impl<'a> Checker<'a> {
 
     fn token(&mut self, target: &str, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
         let Some(text) = text else { return Ok(None) };
+        if text.starts_with("-----BEGIN") {
+            let message = "a private key reads only a repository over ssh: give its address as context, like \
+                           `ssh://git@host/repository.git`";
+            self.mistakes.add(target, message);
+            return Ok(None);
+        }
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let message = "the token is empty or has a space or line break in it: give it as its host shows it";
             self.mistakes.add(target, message);
@@ -353,6 +407,18 @@ pub(crate) fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
         branch: sample_branch(),
         task: TASK.as_ref(),
         timer: None,
+    }
+}
+
+/// Gives another context what stays with a task: whether submodules are fetched, and for the same repository the pinned
+/// keys of its host.
+pub(crate) fn keep_options(source: &mut Source, before: &Source) {
+    if let Source::Git(git) = source {
+        git.lfs = before.has_lfs();
+        git.submodules = before.has_submodules();
+        if before.git().is_some_and(|before| before.url == git.url) {
+            git.host_keys = before.host_keys().to_vec();
+        }
     }
 }
 

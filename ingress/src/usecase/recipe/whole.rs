@@ -64,8 +64,32 @@ impl Checker<'_> {
                 self.mistakes.add(target, message);
             }
         }
+        if let Some(git) = git.filter(|git| git.url.is_ssh()) {
+            self.ssh_of(git, whole.has_git_token);
+        }
         for image in whole.images.unwrap_or_default() {
             self.image_of(whole, image);
+        }
+    }
+
+    /// Both are required: without the host's key, another server could pretend to be it.
+    fn ssh_of(&mut self, git: &GitSource, has_key: bool) {
+        let url = &git.url;
+        if !has_key {
+            let message = format!(
+                "{url} is read with a deploy key: make one with `ssh-keygen -t ed25519 -N '' -f FILE`, register FILE.pub at the \
+                 host, and give FILE with `--git-ssh-key FILE`"
+            );
+            self.mistakes.add("git_token", message);
+        }
+        if git.host_keys.is_empty() {
+            let port = url.as_url().port().map_or_else(String::new, |port| format!("-p {port} "));
+            let message = format!(
+                "{url} is read only from a host that proves its key: `ssh-keyscan {port}{}` shows it, compare its fingerprint with \
+                 what the host publishes, and give the line with `--git-host-key`",
+                url.as_url().host_str().unwrap_or_default()
+            );
+            self.mistakes.add("git_host_keys", message);
         }
     }
 

@@ -36,9 +36,10 @@ async fn quick_build(
     if let Some(source) = &mut source {
         check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
+        check.host_keys(source, &new.git_host_keys);
     }
     let build = check.recipe(source, &new.into(), None)?;
-    let git_token = check.git_token(new.git_token.as_deref())?;
+    let git_token = check.git_token(new.git_token.as_deref(), build.source.as_ref())?;
     if let Some(source) = &build.source {
         check.together(&Whole {
             source,

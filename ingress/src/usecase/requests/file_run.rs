@@ -38,10 +38,11 @@ async fn file_run(
     if let Some(source) = &mut source {
         check.lfs(source, new.lfs);
         check.submodules(source, new.submodules);
+        check.host_keys(source, &new.git_host_keys);
     }
     let (platform, timeout) = (new.platform.as_deref(), new.timeout);
     let parts = check.file_recipe(source, platform, timeout, &new.task_file, &new.credentials)?;
-    let git_token = check.git_token(new.git_token.as_deref())?;
+    let git_token = check.git_token(new.git_token.as_deref(), parts.source.as_ref())?;
     if let Some(source) = &parts.source {
         check.together(&Whole {
             source,

@@ -4,7 +4,6 @@ use gantry_api::TaskRunCreate;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
-use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::token::Scope;
 
@@ -13,7 +12,7 @@ use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::code_choice;
-use crate::usecase::recipe::{Checker, Whole, is_elsewhere, lint, needs_files};
+use crate::usecase::recipe::{Checker, Whole, is_elsewhere, keep_options, lint, needs_files};
 
 /// Starts a run of a task, with overrides.
 pub(crate) async fn start_task_run(
@@ -45,13 +44,13 @@ async fn overridden(
         let store = state.store.as_ref();
         let (context, upload) = (given.context.as_deref(), given.upload.as_deref());
         if let Some(mut source) = check.source(store, context, upload).await? {
-            if let Source::Git(git) = &mut source {
-                git.lfs = recipe.source.has_lfs();
-                git.submodules = recipe.source.has_submodules();
-            }
+            keep_options(&mut source, &recipe.source);
             recipe.source = source;
         }
         code_choice::take_declared(&mut recipe);
+    }
+    if !given.git_host_keys.is_empty() {
+        check.host_keys(&mut recipe.source, &given.git_host_keys);
     }
     let is_elsewhere = is_elsewhere(&task.recipe.source, &recipe.source);
     code_choice::check_override(task, &recipe, given, is_elsewhere, scope)?;
@@ -61,7 +60,7 @@ async fn overridden(
     }
     override_work(&mut recipe.work, given, &mut check)?;
     if given.git_token.is_some() {
-        git_token = check.git_token(given.git_token.as_deref())?;
+        git_token = check.git_token(given.git_token.as_deref(), Some(&recipe.source))?;
     }
     let (images, push) = match &recipe.work {
         Work::Build(build) => (build.images.as_slice(), build.push),
@@ -73,7 +72,7 @@ async fn overridden(
         images: Some(images),
         push,
         source_trigger: None,
-        has_git_token: given.git_token.is_some(),
+        has_git_token: git_token.is_some() || given.git_token.is_some(),
         has_api_token: false,
         task: Some(&task.id.name),
     });

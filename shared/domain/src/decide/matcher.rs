@@ -35,6 +35,10 @@ pub fn watched_branch(task: &Task) -> Option<RefName> {
 #[must_use]
 pub fn other_address(reported: &GitUrl, task: &Task) -> Option<OtherAddress> {
     let url = &task.recipe.source.git()?.url;
+    if url.is_ssh() || reported.is_ssh() {
+        // Code hosts report the address of their web server.
+        return None;
+    }
     let (pushed, asked) = (reported.as_url(), url.as_url());
     // Both match by host, port and path, so only the scheme can differ.
     let is_one_server = pushed.origin() == asked.origin();

@@ -584,7 +584,7 @@ mod tests {
             ),
         ] {
             let url = url.parse().unwrap();
-            let at = RepositoryAccess { url: &url, registry: None, token: None };
+            let at = RepositoryAccess { url: &url, registry: None, token: None, host_keys: &[] };
             let root = Url::parse(root).unwrap();
             assert_eq!(address(&root, at).unwrap().as_str(), api, "{url}");
         }
@@ -599,7 +599,7 @@ mod tests {
             "https://dev.azure.com/org/project/_git/web/more",
         ] {
             let url = url.parse().unwrap();
-            let at = RepositoryAccess { url: &url, registry: None, token: None };
+            let at = RepositoryAccess { url: &url, registry: None, token: None, host_keys: &[] };
             assert_eq!(address(&Url::parse("https://dev.azure.com/").unwrap(), at), None, "{url}");
         }
     }

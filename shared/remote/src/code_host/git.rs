@@ -45,8 +45,9 @@ impl CodeHost for GitCodeHost {
         reference: Option<&PushedRef>,
     ) -> Result<Head, CodeHostError> {
         let (url, credentials) = (at.url, at.token.map(git_credentials));
+        let deadline = Instant::now() + WITHIN;
         let remote =
-            Remote { url, credentials: credentials.as_ref(), deadline: Instant::now() + WITHIN };
+            Remote { url, credentials: credentials.as_ref(), host_keys: at.host_keys, deadline };
         // The full name, because a tag may have the same name as the branch.
         let (name, branch) = match reference {
             Some(PushedRef::Branch(branch)) => (Some(format!("refs/heads/{branch}")), Some(branch)),
@@ -71,6 +72,7 @@ impl CodeHost for GitCodeHost {
         let remote = Remote {
             url: at.url,
             credentials: credentials.as_ref(),
+            host_keys: at.host_keys,
             deadline: Instant::now() + WITHIN,
         };
         self.git.heads(remote).await.map_err(|error| failed(&error))
@@ -83,6 +85,10 @@ fn failed(error: &GitError) -> CodeHostError {
         GitError::CredentialsWanted { .. }
             | GitError::Unauthorized { .. }
             | GitError::NotFound { .. }
+            | GitError::KeyWanted { .. }
+            | GitError::KeyRefused { .. }
+            | GitError::UnusableKey { .. }
+            | GitError::OtherHostKey { .. }
             | GitError::UnusableCredentials
     );
     let kind = match refused_token {

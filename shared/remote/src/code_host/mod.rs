@@ -13,6 +13,7 @@ use gantry_domain::id::{RegistryName, RunId};
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::{CheckRunId, StatusReport};
 use gantry_domain::source::{CommitId, GitUrl, RefName};
+use gantry_domain::ssh::HostKey;
 use gantry_ops::secret::SecretString;
 use url::Url;
 
@@ -94,6 +95,8 @@ pub struct RepositoryAccess<'a> {
     pub registry: Option<&'a RegistryName>,
     /// The token; `None` for public repositories, and for the App.
     pub token: Option<&'a SecretString>,
+    /// The keys of which the host must have one, to read it over ssh.
+    pub host_keys: &'a [HostKey],
 }
 
 /// The API of the provider that hosts a repository.

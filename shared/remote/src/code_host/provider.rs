@@ -24,7 +24,7 @@ use super::gitea::Gitea;
 use super::github::{AppConfig, AppToken, GitHub, GitHubApp, Purpose};
 use super::gitlab::GitLab;
 use super::hooks::{self, FoundHook, SentDeliveries, SentDelivery, WantedHook};
-use super::table::{HostApi, HostTable, host};
+use super::table::{HostApi, HostTable};
 use super::{
     CodeHost, CodeHostError, CodeHostFailure, FetchToken, Head, Heads, OpenPullRequests,
     ProviderApi, ReportedRun, RepositoryAccess,
@@ -144,7 +144,7 @@ impl CodeHosts {
         let (at, app) = (login.access(), login.app.as_ref().map(|app| app.app));
         let no_api = |message| CodeHostError { message, kind: CodeHostFailure::NoApi };
         let Some(HostApi { kind, root }) = self.table.find(at.url) else {
-            let host = host(at.url);
+            let host = at.url.host();
             return Err(no_api(format!(
                 "gantry does not know the API of {host}: ask the operator to add `{host}=KIND` to the setting \
                  `code_hosts.apis`, if it is one of github, azure-devops, gitlab, gitea and bitbucket"
@@ -171,7 +171,7 @@ impl CodeHosts {
         work: impl Future<Output = Result<T, CodeHostError>> + Send,
     ) -> Result<T, CodeHostError> {
         timeout(WITHIN, work).await.unwrap_or_else(|_| {
-            let host = host(at.url);
+            let host = at.url.host();
             Err(transient(format!("the API of {host} did not answer within {WITHIN:?}"), None))
         })
     }
@@ -405,7 +405,7 @@ impl CodeHost for CodeHosts {
         registry: &RegistryName,
         url: &GitUrl,
     ) -> Result<Option<FetchToken>, CodeHostError> {
-        let at = RepositoryAccess { url, registry: Some(registry), token: None };
+        let at = RepositoryAccess { url, registry: Some(registry), token: None, host_keys: &[] };
         let found = Self::within(at, self.app_token(registry, url, Purpose::Fetch)).await?;
         Ok(found.map(|AppToken { token, until, .. }| FetchToken {
             token,

@@ -26,24 +26,17 @@ impl HostTable {
 
     /// The API of the host of `url`; `None` if the host is neither configured nor well known.
     pub(super) fn find(&self, url: &GitUrl) -> Option<HostApi> {
-        let host = host(url);
+        let host = url.host();
         let Some(entry) = self.configured.iter().find(|entry| entry.host == host) else {
             return well_known(&host);
         };
         let root = entry.api.clone().unwrap_or_else(|| {
-            let mut root = url.as_url().clone();
+            let mut root = url.web();
             root.set_path(default_path(entry.kind));
             root
         });
         Some(HostApi { kind: entry.kind, root })
     }
-}
-
-/// `host[:port]`, as in an entry of the settings.
-pub(super) fn host(url: &GitUrl) -> String {
-    let url = url.as_url();
-    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The words of a repository's path, decoded.

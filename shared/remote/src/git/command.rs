@@ -20,16 +20,18 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use super::GitError;
 use super::failure::{Context, classify};
 
-/// The file descriptor of the credential helper's pipe in the child.
-const CREDENTIALS_FD: i32 = 3;
+/// The file descriptor of the credential helper's pipe, or of the deploy key, in the child.
+pub(super) const CREDENTIALS_FD: i32 = 3;
 /// The file descriptor of the lock in the child.
 const LOCK_FD: i32 = 4;
+/// The file descriptor of the pinned host keys in the child.
+pub(super) const HOST_KEYS_FD: i32 = 5;
 
 /// Answers git's `get` with the content of the pipe, once. A constant, so it contains no user input.
 const CREDENTIALS_HELPER: &str = "!f() { test \"$1\" = get && cat <&3; }; f";
 
 /// A longer token is invalid; a pipe buffers this much without a reader.
-const LONGEST_CREDENTIALS: usize = 16 << 10;
+pub(super) const LONGEST_CREDENTIALS: usize = 16 << 10;
 
 /// Of git's error output, the last part has the reason.
 const LONGEST_ERROR: usize = 16 << 10;
@@ -96,8 +98,8 @@ pub(super) struct Command<'a> {
     environment: Vec<(OsString, OsString)>,
     settings: Vec<(String, String)>,
     folder: PathBuf,
-    credentials: Option<OwnedFd>,
-    lock: Option<OwnedFd>,
+    /// The files that the program and its child processes inherit.
+    given: Vec<FdMapping>,
     watched: Option<Watched>,
     /// The folder it writes to, for the error of a full disk.
     writes_to: PathBuf,
@@ -122,8 +124,7 @@ impl<'a> Command<'a> {
             environment: Vec::new(),
             settings: settings.into(),
             folder: PathBuf::from("/"),
-            credentials: None,
-            lock: None,
+            given: Vec::new(),
             watched: None,
             writes_to: PathBuf::from("/"),
         }
@@ -166,8 +167,14 @@ impl<'a> Command<'a> {
 
     /// Keeps a locked file open in the program and its child processes, so that the lock lasts as long as they do.
     pub(super) fn hold(&mut self, lock: &File) -> Result<(), GitError> {
-        self.lock = Some(lock.try_clone().map_err(|error| self.failed(&error))?.into());
+        let lock = lock.try_clone().map_err(|error| self.failed(&error))?;
+        self.give(lock.into(), LOCK_FD);
         Ok(())
+    }
+
+    /// Lets the program and its child processes inherit a file under this number.
+    pub(super) fn give(&mut self, parent_fd: OwnedFd, child_fd: i32) {
+        self.given.push(FdMapping { parent_fd, child_fd });
     }
 
     /// Kills the program once a folder has grown too large.
@@ -180,6 +187,9 @@ impl<'a> Command<'a> {
     pub(super) fn speak_to(&mut self, url: &'a GitUrl, addresses: &[SocketAddr]) {
         self.url = Some(url);
         self.env("GIT_ALLOW_PROTOCOL", url.as_url().scheme());
+        if url.is_ssh() {
+            return;
+        }
         let Some(url::Host::Domain(host)) = url.as_url().host() else { return };
         let port = url.as_url().port_or_known_default().unwrap_or_default();
         let addresses: Vec<_> = addresses
@@ -212,7 +222,7 @@ impl<'a> Command<'a> {
         let (reader, mut writer) = std::io::pipe().map_err(|error| self.failed(&error))?;
         write!(writer, "username={username}\npassword={password}\n")
             .map_err(|error| self.failed(&error))?;
-        self.credentials = Some(reader.into());
+        self.give(reader.into(), CREDENTIALS_FD);
         self.settings.push((format!("credential.{url}.helper"), CREDENTIALS_HELPER.to_owned()));
         Ok(())
     }
@@ -314,11 +324,7 @@ impl<'a> Command<'a> {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key);
             command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
         }
-        let given = [(self.credentials.take(), CREDENTIALS_FD), (self.lock.take(), LOCK_FD)];
-        let given = given
-            .into_iter()
-            .filter_map(|(file, child_fd)| file.map(|parent_fd| FdMapping { parent_fd, child_fd }));
-        let given: Vec<_> = given.collect();
+        let given = std::mem::take(&mut self.given);
         if !given.is_empty() {
             command
                 .fd_mappings(given)
@@ -378,7 +384,7 @@ impl<'a> Command<'a> {
         GitError::TooLarge { what: self.what.clone(), most }
     }
 
-    fn failed(&self, error: &std::io::Error) -> GitError {
+    pub(super) fn failed(&self, error: &std::io::Error) -> GitError {
         GitError::Failed { what: self.what.clone(), message: error.to_string() }
     }
 }

@@ -68,9 +68,42 @@ pub enum GitError {
         /// The repository.
         url: GitUrl,
     },
+    /// A repository is read over ssh, and there is no deploy key or no pinned host key.
+    #[error(
+        "{url} is read with a deploy key from a known host: give both, with `--git-ssh-key FILE` and `--git-host-key @FILE`"
+    )]
+    KeyWanted {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// The host does not know the deploy key, or it may not read the repository.
+    #[error(
+        "{url} refused the deploy key: check that its public half is registered there, and the user in the address"
+    )]
+    KeyRefused {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// The deploy key cannot be read by ssh.
+    #[error(
+        "the deploy key for {url} cannot be used: give a private key without a passphrase, as `ssh-keygen` writes it"
+    )]
+    UnusableKey {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// The host has another key than the pinned ones.
+    #[error(
+        "the host of {url} has another key than the pinned one, so nothing was sent to it: if it has a new key, compare \
+         `ssh-keyscan` with the fingerprint that the host publishes, and pin it with `--git-host-key`"
+    )]
+    OtherHostKey {
+        /// The repository.
+        url: GitUrl,
+    },
     /// There is no such repository, or this user may not see it.
     #[error(
-        "there is no repository at {url}, or its access token may not see it: check the address"
+        "there is no repository at {url}, or its access token or key may not see it: check the address"
     )]
     NotFound {
         /// The repository.
@@ -128,8 +161,8 @@ pub enum GitError {
     /// The guard refused the host.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),
-    /// The git program cannot be run.
-    #[error("cannot run {}: is git installed?", .program.display())]
+    /// The git program, or ssh, cannot be run.
+    #[error("cannot run {}: is it installed?", .program.display())]
     NoProgram {
         /// The program.
         program: PathBuf,
@@ -176,6 +209,10 @@ impl GitError {
             | Self::NoFolder { .. }
             | Self::CredentialsWanted { .. }
             | Self::Unauthorized { .. }
+            | Self::KeyWanted { .. }
+            | Self::KeyRefused { .. }
+            | Self::UnusableKey { .. }
+            | Self::OtherHostKey { .. }
             | Self::NotFound { .. }
             | Self::Moved { .. }
             | Self::TooLarge { .. }

@@ -1,6 +1,7 @@
 //! Interprets git's error messages. The program has no error codes, so its English text is matched, here and nowhere
 //! else.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use gantry_domain::source::GitUrl;
@@ -8,6 +9,7 @@ use gantry_ops::terminal::one_line;
 
 use super::GitError;
 use super::command::MOST_MEMORY;
+use super::ssh::{KEY_REFUSED, NO_PROGRAM, OTHER_HOST_KEY, UNUSABLE_KEY};
 
 pub(super) struct Context<'a> {
     pub(super) what: &'a str,
@@ -35,8 +37,14 @@ const UNAUTHORIZED: &[&str] = &[
     "returned error: 401",
     "returned error: 403",
 ];
-const NOT_FOUND: &[&str] =
-    &["returned error: 404", "returned error: 410", "not found", "does not appear to be a git"];
+const NOT_FOUND: &[&str] = &[
+    "returned error: 404",
+    "returned error: 410",
+    "not found",
+    "could not be found",
+    "does not exist",
+    "does not appear to be a git",
+];
 const MOVED: &[&str] = &[
     "returned error: 301",
     "returned error: 302",
@@ -55,6 +63,12 @@ const UNKNOWN_REF: &[&str] = &[
     "does not support algorithm",
     "does not support this repository's object format",
 ];
+/// What git adds to any failure of ssh.
+const OF_SSH: [&str; 3] = [
+    "Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+];
 const HOST_FAILED: &[&str] = &["returned error: 5"];
 const UNREACHABLE: &[&str] = &[
     "returned error: 408",
@@ -69,6 +83,10 @@ const UNREACHABLE: &[&str] = &[
     "Connection reset",
     "Connection timed out",
     "timed out",
+    "No route to host",
+    "Network is unreachable",
+    "Connection closed by",
+    "kex_exchange_identification",
     "Operation too slow",
     "early EOF",
     "hung up unexpectedly",
@@ -103,6 +121,11 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
         return GitError::UnsafePath { path: short(path, 200) };
     }
     let Some(url) = context.url.cloned() else { return failed() };
+    if url.is_ssh()
+        && let Some(error) = of_ssh(&says, &url)
+    {
+        return error;
+    }
     if says(UNAUTHORIZED) {
         return match context.had_credentials {
             true => GitError::Unauthorized { url },
@@ -127,6 +150,24 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     failed()
 }
 
+/// What ssh says, before git has spoken to the host.
+fn of_ssh(says: &dyn Fn(&[&str]) -> bool, url: &GitUrl) -> Option<GitError> {
+    let url = url.clone();
+    if says(NO_PROGRAM) {
+        return Some(GitError::NoProgram {
+            program: "ssh".into(),
+            source: ErrorKind::NotFound.into(),
+        });
+    }
+    if says(OTHER_HOST_KEY) {
+        return Some(GitError::OtherHostKey { url });
+    }
+    if says(UNUSABLE_KEY) {
+        return Some(GitError::UnusableKey { url });
+    }
+    says(KEY_REFUSED).then_some(GitError::KeyRefused { url })
+}
+
 /// The last word of the line that names it; only shown.
 fn unknown_ref(errors: &str) -> String {
     let line = errors.lines().find(|line| UNKNOWN_REF.iter().any(|phrase| line.contains(phrase)));
@@ -135,7 +176,9 @@ fn unknown_ref(errors: &str) -> String {
 
 /// The line with the reason, without git's prefix, shortened and without control characters.
 fn reason(errors: &str) -> String {
-    let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    // After a failure of ssh, git only says that there was one.
+    let mut lines = lines.filter(|line| !OF_SSH.iter().any(|phrase| line.contains(phrase)));
     let fatal = lines.clone().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
     let line = fatal.or_else(|| lines.next_back()).unwrap_or("it said nothing");
     let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
@@ -150,6 +193,55 @@ fn short(words: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ssh_messages_are_classified() {
+        const GIT: &str = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access \
+                           rights\nand the repository exists.";
+        let url: GitUrl = "git@host:r.git".parse().unwrap();
+        for (errors, expected, is_transient) in [
+            ("git@10.0.0.7: Permission denied (publickey).", "KeyRefused", false),
+            ("git@10.0.0.7: Permission denied (publickey,password).", "KeyRefused", false),
+            (
+                "Load key \"/proc/7/fd/3\": invalid format\ngit@h: Permission denied (publickey).",
+                "UnusableKey",
+                false,
+            ),
+            (
+                "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+                "OtherHostKey",
+                false,
+            ),
+            ("ssh: connect to host 10.0.0.7 port 22: Connection refused", "Unreachable", true),
+            ("ssh: connect to host 10.0.0.7 port 22: No route to host", "Unreachable", true),
+            ("Connection closed by 10.0.0.7 port 22", "Unreachable", true),
+            ("kex_exchange_identification: read: Connection reset by peer", "Unreachable", true),
+            ("ERROR: Repository not found.", "NotFound", false),
+            (
+                "remote: ERROR: The project you were looking for could not be found",
+                "NotFound",
+                false,
+            ),
+            ("fatal: '/x.git' does not appear to be a git repository", "NotFound", false),
+            ("f: 1: ssh: not found", "NoProgram", true),
+            ("No user exists for uid 1000", "Failed", true),
+        ] {
+            let context = Context {
+                what: "it",
+                url: Some(&url),
+                folder: Path::new("/"),
+                had_credentials: false,
+            };
+            let error = classify(&format!("{errors}\n{GIT}"), &context);
+            let name = format!("{error:?}");
+            assert_eq!(name.split([' ', '{']).next(), Some(expected), "{errors}");
+            assert_eq!(error.is_transient(), is_transient, "{errors}");
+            if let GitError::Failed { message, .. } | GitError::Unreachable { message, .. } = error
+            {
+                assert_eq!(message, errors);
+            }
+        }
+    }
 
     #[test]
     fn git_messages_are_classified() {

@@ -155,7 +155,9 @@ fn parse(output: &str) -> BTreeMap<String, String> {
 /// The address of a submodule; a relative one is below its repository's, as in git.
 fn absolute(repository: &GitUrl, address: &str) -> Result<GitUrl, String> {
     if !address.starts_with("./") && !address.starts_with("../") {
-        if !address.starts_with("https://") && !address.starts_with("http://") {
+        // Only a source that is read over ssh has a key for it.
+        let of_ssh = ["ssh://", "git@"].iter().filter(|_| repository.is_ssh());
+        if !["https://", "http://"].iter().chain(of_ssh).any(|start| address.starts_with(start)) {
             let shown = one_line(&address.chars().take(200).collect::<String>());
             return Err(format!("`{shown}` is no `https://` address: give one in {MODULES}"));
         }

@@ -32,7 +32,12 @@ async fn until_no_program_is_left(host: &BrokenHost) {
 async fn looked(fault: Fault, patience: Duration) -> GitError {
     let host = BrokenHost::start(fault).await.unwrap();
     let url: GitUrl = host.url("app").parse().unwrap();
-    let remote = Remote { url: &url, credentials: None, deadline: Instant::now() + patience };
+    let remote = Remote {
+        url: &url,
+        credentials: None,
+        host_keys: &[],
+        deadline: Instant::now() + patience,
+    };
     let error = git().resolve(remote, None).await.unwrap_err();
     until_no_program_is_left(&host).await;
     error
@@ -42,7 +47,12 @@ async fn looked(fault: Fault, patience: Duration) -> GitError {
 async fn fetched(fault: Fault, patience: Duration) -> (GitError, u64) {
     let host = BrokenHost::start(fault).await.unwrap();
     let url: GitUrl = host.url("app").parse().unwrap();
-    let remote = Remote { url: &url, credentials: None, deadline: Instant::now() + patience };
+    let remote = Remote {
+        url: &url,
+        credentials: None,
+        host_keys: &[],
+        deadline: Instant::now() + patience,
+    };
     let folder = TempDir::new().unwrap();
     let repository = folder.path().join("repository");
     let head = match fault {

@@ -27,7 +27,7 @@ fn soon() -> Instant {
 }
 
 fn at(url: &GitUrl) -> Remote<'_> {
-    Remote { url, credentials: None, deadline: soon() }
+    Remote { url, credentials: None, host_keys: &[], deadline: soon() }
 }
 
 fn token(password: &str) -> Credentials {
@@ -445,5 +445,5 @@ async fn a_missing_git_program_is_named() {
     let git = git().with_program("/nonexistent/git".into());
     let url: GitUrl = "http://127.0.0.1:1/x.git".parse().unwrap();
     let error = git.resolve(at(&url), None).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot run /nonexistent/git: is git installed?");
+    assert_eq!(error.to_string(), "cannot run /nonexistent/git: is it installed?");
 }

@@ -49,7 +49,7 @@ impl Checkout {
     async fn check_out(&self, url: &str, folder: Option<&str>) -> Result<(), GitError> {
         let url: GitUrl = url.parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        let remote = Remote { url: &url, credentials: None, deadline };
+        let remote = Remote { url: &url, credentials: None, host_keys: &[], deadline };
         let folder = folder.map(|folder| folder.parse().unwrap());
         let head = git().resolve(remote, None).await?;
         let (mirror, work) = (self.at("mirror"), self.at("work"));
@@ -136,7 +136,10 @@ fn what_git_would_obey_is_no_address_no_reference_and_no_folder() {
         "./x.git",
         "~/x.git",
         "x.git",
-        "git@host:path.git",
+        "git@-oProxyCommand=touch:x.git",
+        "ssh://git@-oProxyCommand=touch/x.git",
+        "ssh://-oProxyCommand=touch@host/x.git",
+        "ssh://git@host/$(touch x).git",
         "host:path.git",
         "ssh://-oProxyCommand=touch/x.git",
         "ssh://host/x.git",
@@ -542,7 +545,7 @@ async fn messages_of_a_host_are_one_line_without_control_characters() {
         .await;
         let url: GitUrl = format!("http://{host}/app.git").parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let remote = Remote { url: &url, credentials: None, deadline };
+        let remote = Remote { url: &url, credentials: None, host_keys: &[], deadline };
         let reference = "main".parse().unwrap();
         let error = git().resolve(remote, Some(&reference)).await.unwrap_err();
         assert!(!matches!(error, GitError::TimedOut { .. }), "{body:?}: {error}");

@@ -53,7 +53,7 @@ async fn get(client: &OutboundClient, url: &str) -> Result<u16, String> {
 
 async fn look(policy: &OutboundPolicy, url: &str) -> Result<(), String> {
     let url: GitUrl = url.parse().map_err(|error| format!("{error}"))?;
-    let remote = Remote { url: &url, credentials: None, deadline: soon() };
+    let remote = Remote { url: &url, credentials: None, host_keys: &[], deadline: soon() };
     match git(policy).resolve(remote, None).await {
         Ok(_) | Err(GitError::Empty { .. }) => Ok(()),
         Err(error) => Err(error.to_string()),
@@ -102,7 +102,7 @@ async fn a_commit_full_or_abbreviated_is_not_fetched_from_an_address_inside() {
     for spelling in SPELLINGS {
         let host = spelling.replace("{}", &canary.port().to_string());
         let Ok(url) = format!("http://{host}/x.git").parse::<GitUrl>() else { continue };
-        let remote = Remote { url: &url, credentials: None, deadline: soon() };
+        let remote = Remote { url: &url, credentials: None, host_keys: &[], deadline: soon() };
         for error in [
             git.fetch(remote, &head, &folder.path().join("mirror"), None).await.unwrap_err(),
             git.find_commit(remote, &prefix, folder.path()).await.unwrap_err(),
