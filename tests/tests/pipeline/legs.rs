@@ -215,8 +215,13 @@ async fn a_leg_whose_worker_is_lost_is_built_again_and_after_the_last_attempt_en
 
 #[tokio::test]
 async fn a_leg_that_takes_too_long_ends_the_run_as_timed_out() {
-    let limit = |task: &mut Task| task.recipe.timeout = 2.try_into().unwrap();
-    let (gantry, _, [_, arm]) = with_one_leg_left(limit).await;
+    let limit = |task: &mut Task| task.recipe.timeout = 3.try_into().unwrap();
+    let (gantry, task) = with_two_pools(limit).await;
+    gantry.ask(&task, None).await;
+    gantry.schedule().await;
+    gantry.worker("worker-1").turn(&gantry.stop).await.unwrap();
+    gantry.schedule().await;
+    let [_, arm] = legs(&gantry, &gantry.run("ca1").await).await;
     gantry.engine.script(&TestPipeline::repository("web"), [Action::Hang]);
     gantry.settle_with(&arm_worker(&gantry)).await;
     assert_failed(&gantry, RunStatus::Timeout, &arm).await;
