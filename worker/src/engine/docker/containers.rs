@@ -314,12 +314,18 @@ async fn forward(
     mut from: std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<LogOutput, Error>> + Send>>,
     to: mpsc::Sender<ContainerOutput>,
 ) {
-    while let Some(Ok(piece)) = from.next().await {
+    while let Some(piece) = from.next().await {
         let (stream, bytes) = match piece {
-            LogOutput::StdErr { message } => (OutputStream::Stderr, message),
-            LogOutput::StdOut { message }
-            | LogOutput::StdIn { message }
-            | LogOutput::Console { message } => (OutputStream::Stdout, message),
+            Ok(LogOutput::StdErr { message }) => (OutputStream::Stderr, message),
+            Ok(
+                LogOutput::StdOut { message }
+                | LogOutput::StdIn { message }
+                | LogOutput::Console { message },
+            ) => (OutputStream::Stdout, message),
+            Err(error) => {
+                tracing::warn!("the engine broke off the output of a container: {error}");
+                return;
+            }
         };
         if to.send(ContainerOutput { stream, bytes }).await.is_err() {
             return;
