@@ -110,8 +110,10 @@ impl Scheduler {
         let (outbox, notifier, provisioner) = (self.outbox(), self.notifier(), self.provisioner());
         let (timers, interval) = (self.timers(), self.settings.sweep_interval);
         let images = self.base_images();
-        let build_waves =
-            || async { Ok(images.record_ended().await? + images.advance_waves().await?) };
+        let build_waves = || async {
+            let recorded = Box::pin(images.record_ended()).await?;
+            Ok(recorded + Box::pin(images.advance_waves()).await?)
+        };
         let fire_timers = || async {
             timers.tick().await?;
             timers.pause().await
@@ -119,7 +121,9 @@ impl Scheduler {
         let legs = self.legs();
         let resolve_and_admit = || async {
             self.image_looks.moved.notify_one();
-            Ok(resolver.tick().await? + legs.tick().await? + admitter.tick().await?)
+            let resolved = Box::pin(resolver.tick()).await?;
+            let split = Box::pin(legs.tick()).await?;
+            Ok(resolved + split + Box::pin(admitter.tick()).await?)
         };
         let look_at_repositories = async {
             if let Err(error) = reconciler.look_again().await {
@@ -151,17 +155,18 @@ impl Scheduler {
     /// # Errors
     /// [`StoreError`].
     pub async fn tick(&self) -> Result<bool, StoreError> {
-        let fired = self.timers().tick().await?;
-        let resolved = self.resolver().tick().await?;
-        let decided = self.decider().tick_and_settle().await?;
-        let split = self.legs().tick().await?;
-        let admitted = self.admitter().tick_and_settle().await?;
-        let reported = self.outbox().tick_and_settle().await?;
+        // Each in a box, because the stack of a thread does not hold the futures of all.
+        let fired = Box::pin(self.timers().tick()).await?;
+        let resolved = Box::pin(self.resolver().tick()).await?;
+        let decided = Box::pin(self.decider().tick_and_settle()).await?;
+        let split = Box::pin(self.legs().tick()).await?;
+        let admitted = Box::pin(self.admitter().tick_and_settle()).await?;
+        let reported = Box::pin(self.outbox().tick_and_settle()).await?;
         let images = self.base_images();
-        let recorded = images.record_ended_and_settle().await?;
-        let advanced = images.advance_waves().await?;
-        let told = self.notifier().tick_and_settle().await?;
-        let provisioned = self.provisioner().tick_and_settle().await?;
+        let recorded = Box::pin(images.record_ended_and_settle()).await?;
+        let advanced = Box::pin(images.advance_waves()).await?;
+        let told = Box::pin(self.notifier().tick_and_settle()).await?;
+        let provisioned = Box::pin(self.provisioner().tick_and_settle()).await?;
         let sent = reported + told + provisioned;
         Ok(fired + resolved + decided + split + admitted + recorded + advanced + sent > 0)
     }

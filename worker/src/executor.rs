@@ -160,7 +160,7 @@ impl Executor {
         let (store, run) = (Arc::clone(&self.store), attempt.run.id);
         let progress = Progress::new(store, run, attempt.number, attempt.since);
         let mut cleanup = None;
-        let ending = match self.work(attempt, &progress, stop, &mut cleanup).await {
+        let ending = match Box::pin(self.work(attempt, &progress, stop, &mut cleanup)).await {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
@@ -182,7 +182,7 @@ impl Executor {
             return unless_interrupted(attempt, stop, self.scan(attempt, &owner)).await;
         }
         if attempt.run.legs.is_some() {
-            return self.join(attempt, &owner, progress, stop).await;
+            return Box::pin(self.join(attempt, &owner, progress, stop)).await;
         }
         let preparing = self.prepare(attempt, &owner, progress);
         let Begun { source, graph, read, is_to_be_split } =
@@ -210,7 +210,7 @@ impl Executor {
         };
         let walking = async {
             match is_to_be_split {
-                true => Err(self.split(&shared, read.as_ref(), stop).await),
+                true => Err(Box::pin(self.split(&shared, read.as_ref(), stop)).await),
                 false => self.walk(&shared, stop).await,
             }
         };

@@ -181,7 +181,7 @@ impl BaseImages {
     async fn look_at(&self, tasks: &[NodeTask], followed: &Followed) -> Result<(), StoreError> {
         let mut open = tasks.to_vec();
         for _ in 0..TRIES {
-            let next = join_all(open.iter().map(|task| self.next(task, followed))).await;
+            let next = join_all(open.iter().map(|task| Box::pin(self.next(task, followed)))).await;
             let (mut again, mut starts) = (Vec::new(), Vec::new());
             for (task, next) in open.iter().zip(next) {
                 match next {
