@@ -1,6 +1,6 @@
 //! Compares branches and tags with the facts about them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -17,7 +17,7 @@ use gantry_seams::facts;
 use gantry_seams::store::StoreError;
 use gantry_seams::watches::Part;
 
-use super::{Failed, Learned, Looked, MOST_CHANGES, Reconciler};
+use super::{BEHIND, Failed, Learned, Looked, MOST_CHANGES, Reconciler};
 use crate::asking;
 
 /// How many branches and tags of one repository are compared.
@@ -33,6 +33,7 @@ struct Watched {
 impl Reconciler {
     /// Reports the heads that have changed, and records those that newcomers see for the first time.
     pub(super) async fn look_at_heads(&self, looked: &Looked) -> Result<(), Failed> {
+        let before = self.generations(looked).await?;
         let asked = asking::with_tokens(
             &self.keyring,
             &looked.tasks,
@@ -53,7 +54,16 @@ impl Reconciler {
             tracing::warn!(%repository, "the heads of {repository} are not compared: {error}");
             Vec::new()
         });
-        self.compare(looked, &newcomers, watched).await.map_err(Failed::Store)
+        self.compare(looked, &newcomers, watched, &before).await.map_err(Failed::Store)
+    }
+
+    /// The generations of the branches' facts.
+    async fn generations(&self, looked: &Looked) -> Result<BTreeMap<FactKey, u64>, StoreError> {
+        let Some(task) = looked.tasks.first() else { return Ok(BTreeMap::new()) };
+        let (registry, repository) = (&task.id.registry, &looked.watch.place.repository);
+        let facts = facts::of_repository(self.store.as_ref(), registry, repository, MOST_HEADS);
+        let generations = facts.await?.into_iter().map(|fact| (fact.key, fact.generation));
+        Ok(generations.collect())
     }
 
     async fn compare(
@@ -61,6 +71,7 @@ impl Reconciler {
         looked: &Looked,
         newcomers: &[TaskId],
         watched: Vec<Watched>,
+        before: &BTreeMap<FactKey, u64>,
     ) -> Result<(), StoreError> {
         let Some(registry) = looked.tasks.first().map(|task| &task.id.registry) else {
             return Ok(());
@@ -69,9 +80,17 @@ impl Reconciler {
         let key = |it: &Watched| FactKey::moved(registry, repository, &it.push.reference);
         let keys: Vec<FactKey> = watched.iter().map(key).collect();
         let mut known = facts::find_all::<CommitId>(self.store.as_ref(), &keys).await?;
-        let (mut learned, mut changed) = (Vec::new(), Vec::new());
+        let (mut learned, mut changed, mut is_behind) = (Vec::new(), Vec::new(), false);
         for (Watched { push, is_news }, key) in watched.into_iter().zip(keys) {
             let known = known.remove(&key);
+            // A webhook told more than the host did, which was asked before.
+            let has_moved =
+                known.as_ref().map(|it| it.value.generation) != before.get(&key).copied();
+            let is_branch = matches!(push.reference, PushedRef::Branch(_));
+            if is_branch && has_moved && before.len() < MOST_HEADS {
+                is_behind = true;
+                continue;
+            }
             let value = known.as_ref().map(|known| known.value.value.clone());
             match (value, is_news) {
                 (Some(value), _) if value == push.after => {}
@@ -90,6 +109,9 @@ impl Reconciler {
         for (key, generation, push) in changed {
             let head = push.after.as_ref().map_or("gone", CommitId::as_str).to_owned();
             self.report(looked, &key, generation, &head, EventKind::Push(push)).await?;
+        }
+        if is_behind {
+            self.look_soon(&looked.watch, BEHIND).await?;
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How many undecided events are read for it.
 const MOST_UNDECIDED: usize = 256;
 
-/// The pause before a look that found earlier events undecided is tried again.
+/// The pause before a look is tried again that found earlier events undecided, or facts that had moved meanwhile.
 const BEHIND: Duration = Duration::from_secs(5);
 
 /// A host that is slow has more urgent questions to answer.

@@ -1,25 +1,29 @@
 //! Compares the open pull requests with the facts about them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use gantry_domain::code_host::HostKind;
 use gantry_domain::decide::matcher;
 use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
-use gantry_domain::fact::FactKey;
-use gantry_domain::pull_request::PullRequest;
+use gantry_domain::fact::{Fact, FactKey};
+use gantry_domain::pull_request::{PullRequest, PullRequestVersion};
 use gantry_domain::task::Task;
 use gantry_remote::code_host::{CodeHostFailure, ListedPullRequest, OpenPullRequests};
-use gantry_seams::facts;
 use gantry_seams::store::StoreError;
 use gantry_seams::watches::Part;
+use gantry_seams::{Versioned, facts};
 
-use super::{AWAY, Failed, Learned, Looked, MOST_CHANGES, Reconciler};
+use super::{AWAY, BEHIND, Failed, Learned, Looked, MOST_CHANGES, Reconciler};
 use crate::asking;
 
 /// How many facts of open pull requests of one repository are compared.
 const MOST_OPEN: usize = 4096;
+
+fn generation_of(fact: &Versioned<Fact<PullRequestVersion>>) -> u64 {
+    fact.value.generation
+}
 
 impl Reconciler {
     /// Reports the pull requests that have changed, and records those that newcomers see for the first time. Without a
@@ -33,18 +37,24 @@ impl Reconciler {
         };
         let (store, place) = (self.store.as_ref(), &looked.watch.place);
         let newcomers = self.newcomers(looked, Part::PullRequests).await?;
+        let before = facts::open_pull_requests(store, place, MOST_OPEN).await?;
         let OpenPullRequests { listed, is_all } = self.open(&tasks).await?;
         self.catch_up(place).await?;
         let known = facts::open_pull_requests(store, place, MOST_OPEN).await?;
         let is_news = tasks.iter().any(|task| !newcomers.contains(&task.id));
         let numbers: BTreeSet<u64> = listed.iter().map(ListedPullRequest::number).collect();
+        // A webhook told more than the host did, which was asked before.
+        let generation = |of: &BTreeMap<u64, _>, number| of.get(&number).map(generation_of);
+        let has_moved = |number: u64| generation(&before, number) != generation(&known, number);
         let gone = known.keys().filter(|number| is_all && !numbers.contains(number));
+        let gone = gone.filter(|number| !has_moved(**number));
         let gone: Vec<u64> = gone.copied().collect();
         let differs = |it: &ListedPullRequest| {
             let fact = known.get(&it.number());
             !fact.is_some_and(|fact| fact.value.value.as_ref().is_some_and(|now| it.is_at(now)))
         };
-        let changed = listed.into_iter().filter(differs);
+        let is_behind = before.keys().chain(known.keys()).any(|number| has_moved(*number));
+        let changed = listed.into_iter().filter(differs).filter(|it| !has_moved(it.number()));
         let (mut learned, mut asked, mut reported) = (Vec::new(), 0, 0);
         let mut is_complete = true;
         for it in changed.map(Found::Listed).chain(gone.into_iter().map(Found::Gone)) {
@@ -83,6 +93,9 @@ impl Reconciler {
         }
         if !is_complete {
             self.look_soon(&looked.watch, AWAY).await?;
+        }
+        if is_behind {
+            self.look_soon(&looked.watch, BEHIND).await?;
         }
         Ok(())
     }

@@ -1,13 +1,19 @@
 //! Changes that no webhook reported are found, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use gantry_domain::event::PushedRef;
 use gantry_domain::pattern::Patterns;
 use gantry_domain::task::Task;
 use gantry_domain::trigger::PollInterval;
+use gantry_remote::code_host::{CodeHost, CodeHostError, CodeHosts, Head, Heads, RepositoryAccess};
+use gantry_scheduler::Scheduler;
 use gantry_seams::runs::{self, RunFilter};
 use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+use tokio::sync::Notify;
 
 /// Looks at what is due, and lets everything be decided and built.
 async fn look(gantry: &TestPipeline) {
@@ -226,4 +232,55 @@ async fn a_scheduler_that_starts_looks_for_what_was_lost_meanwhile() {
     gantry.scheduler().look_again().await.unwrap();
     look(&gantry).await;
     assert_eq!(started(&gantry).await, 1);
+}
+
+/// A code host whose list of heads arrives late.
+struct LateHost {
+    host: CodeHosts,
+    listed: Notify,
+    arrives: Notify,
+}
+
+#[async_trait]
+impl CodeHost for LateHost {
+    async fn head(
+        &self,
+        at: RepositoryAccess<'_>,
+        reference: Option<&PushedRef>,
+    ) -> Result<Head, CodeHostError> {
+        self.host.head(at, reference).await
+    }
+
+    async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
+        let heads = self.host.heads(at).await;
+        self.listed.notify_one();
+        self.arrives.notified().await;
+        heads
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_heads_that_is_older_than_a_push_changes_nothing() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    let (host, listed, arrives) = (gantry.code_hosts.clone(), Notify::new(), Notify::new());
+    let late = Arc::new(LateHost { host, listed, arrives });
+    let scheduler = Scheduler { code_host: Arc::clone(&late) as _, ..gantry.scheduler() };
+    let pushing = async {
+        late.listed.notified().await;
+        let last = hello.commit("main", &[("file", "pushed meanwhile")]).unwrap();
+        gantry.deliver("d1", "hello", Some(&first), Some(&last)).await;
+        gantry.settle().await;
+        late.arrives.notify_one();
+    };
+    let (looked, ()) = tokio::join!(scheduler.reconcile(), pushing);
+    looked.unwrap();
+    assert_eq!(started(&gantry).await, 1);
+    for _ in 0..2 {
+        gantry.clock.advance(Duration::from_secs(1800));
+        look(&gantry).await;
+    }
+    assert_eq!(started(&gantry).await, 1, "the push is the newest that there is");
 }
