@@ -132,8 +132,7 @@ async fn are_done(store: &dyn Store, whole: &Run, leg: RunId) -> Result<bool, St
     let legs = whole.legs.as_ref().map(Legs::runs).unwrap_or_default();
     for other in legs.iter().filter(|other| **other != leg) {
         let found = super::find(store, *other).await?;
-        let ended_well =
-            |run: &Run| run.state.done().is_some_and(|it| it.outcome.product().is_some());
+        let ended_well = |run: &Run| run.state.done().is_some() && failed(whole, run).is_none();
         if !found.as_ref().is_some_and(ended_well) {
             return Ok(false);
         }
