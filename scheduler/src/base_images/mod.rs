@@ -2,7 +2,8 @@
 //!
 //! - `watch` asks registries for the tags that tasks use, and reports what has come to rest with other content.
 //! - `ended` records what ended runs used and made. What they pushed is a change like any other.
-//! - `waves` finds what a change may reach, and builds it in order.
+//! - `waves` finds what a change may reach, and builds it in order: `steps` tells what is next for a task of it, and `order`
+//!   which others come before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::beside::{Beside, Bounds};
 use crate::logins::Logins;
 
 mod ended;
+mod order;
 mod steps;
 mod watch;
 mod waves;

@@ -1,7 +1,6 @@
 //! Finds out what is next for a node: it waits, begins a run, or ends.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gantry_domain::base_trigger::BaseImageTrigger;
@@ -21,18 +20,16 @@ use gantry_domain::source::{CommitId, RefKind};
 use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::tracked_image::{TagPolicies, TrackedImage};
-use gantry_domain::wave::{Node, NodeEnd, NodeState, NodeTask, Wave, WaveState};
+use gantry_domain::wave::{Node, NodeEnd, NodeTask, Wave, WaveState};
 use gantry_seams::store::StoreError;
 use gantry_seams::waves::Seen;
 use gantry_seams::{Versioned, facts, image_watches, last_builds, runs, task_images, tasks, waves};
 
 use super::BaseImages;
+use super::order::{Blocked, Followed, is_over};
 
 /// How many runs of a task that have not ended are looked at.
 const MOST_OPEN: usize = 64;
-
-/// How many nodes that block each other are followed.
-const MOST_FOLLOWED: usize = 64;
 
 /// The shortest pause before a node is looked at again whose images are changing.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
@@ -46,6 +43,10 @@ pub(super) enum Step {
     Gone,
     /// Nothing, until something changes of what was seen.
     Leave(Seen),
+    /// Nothing, until one of these waves changes: they let nothing begin, or wait for their canaries.
+    Hold { by: Vec<Versioned<Wave>>, seen: Seen },
+    /// It waits for nodes that wait for each other. One of these begins first, and is looked at now.
+    Behind { first: NodeTask, seen: Seen },
     /// An image of its task is changing. It is looked at again when the image has come to rest.
     Rest(Duration),
     /// It waits for this run of its task, which something else started, to end and to be settled.
@@ -66,23 +67,8 @@ pub(super) struct Start {
     pub(super) canaries: Vec<Versioned<Wave>>,
 }
 
-/// The tasks that make what others use, as one pass has found them. Each look at a node follows the same ones, and a pass
-/// over a large wave looks at all of its nodes.
-#[derive(Default)]
-pub(super) struct Followed(Mutex<BTreeMap<NodeTask, Vec<NodeTask>>>);
-
-impl Followed {
-    fn find(&self, task: &NodeTask) -> Option<Vec<NodeTask>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
-    }
-
-    fn remember(&self, task: &NodeTask, makers: Vec<NodeTask>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), makers);
-    }
-}
-
 /// What the task of a node uses.
-struct Uses {
+pub(super) struct Uses {
     task: Task,
     needed: Vec<NeededImage>,
 }
@@ -93,7 +79,7 @@ impl Uses {
     }
 
     /// What is tracked of the images whose changes count.
-    fn tracked(&self) -> BTreeSet<TrackedImage> {
+    pub(super) fn tracked(&self) -> BTreeSet<TrackedImage> {
         let counted = self.counted();
         counted.iter().filter_map(|needed| self.policies().track(&needed.image)).collect()
     }
@@ -126,26 +112,23 @@ impl BaseImages {
         let mut seen = Seen::default();
         seen.node(node);
         let waves = self.waves_of(&node.value).await?;
-        let held = waves.iter().filter(|wave| !wave.value.state.lets_begin());
-        let held: Vec<_> = held.inspect(|wave| seen.wave(wave)).collect();
-        if !held.is_empty() {
-            return Ok(Step::Leave(seen));
+        let by: Vec<_> =
+            waves.iter().filter(|wave| !wave.value.state.lets_begin()).cloned().collect();
+        if !by.is_empty() {
+            return Ok(Step::Hold { by, seen });
         }
         let uses = match self.uses(&node.value.task).await? {
             Ok(uses) => uses,
             Err(why) => return self.not_built(node, seen, why).await,
         };
-        let ended = match &node.value.state {
-            NodeState::Building { run } => match runs::find(self.store.as_ref(), *run).await? {
-                Some(run) if run.state.done().is_none() || run.is_unsettled() => {
-                    return Ok(Step::Leave(seen));
-                }
-                found => found,
-            },
-            NodeState::Waiting { .. } => None,
-        };
-        if self.is_blocked(&node.value.task, &uses, &mut seen, followed).await? {
+        let ended = self.run_of(&node.value).await?;
+        if ended.as_ref().is_some_and(|run| !is_over(run)) {
             return Ok(Step::Leave(seen));
+        }
+        match self.blocked(&node.value.task, &uses, &mut seen, followed).await? {
+            Blocked::No => {}
+            Blocked::ByNodes => return Ok(Step::Leave(seen)),
+            Blocked::ByCircle { first } => return Ok(Step::Behind { first, seen }),
         }
         if let Some(pause) = self.rests(&node.value.task, &uses).await? {
             return Ok(Step::Rest(pause));
@@ -166,7 +149,7 @@ impl BaseImages {
     }
 
     /// What a task uses; why nothing is built of it if it is not to be.
-    async fn uses(&self, of: &NodeTask) -> Result<Result<Uses, String>, StoreError> {
+    pub(super) async fn uses(&self, of: &NodeTask) -> Result<Result<Uses, String>, StoreError> {
         let store = self.store.as_ref();
         let Some(task) = tasks::find(store, &of.task).await?.filter(|task| of.is(task)) else {
             return Ok(Err("the task was deleted".to_owned()));
@@ -183,71 +166,6 @@ impl BaseImages {
         let read = task_images::find(store, &task).await?.read;
         let needed = read.map(|read| read.needed.images().to_vec()).unwrap_or_default();
         Ok(Ok(Uses { task, needed }))
-    }
-
-    /// Whether a task before this one has an open node. Nodes that only wait for each other are not waited for: the first
-    /// of them by name begins.
-    async fn is_blocked(
-        &self,
-        task: &NodeTask,
-        uses: &Uses,
-        seen: &mut Seen,
-        followed: &Followed,
-    ) -> Result<bool, StoreError> {
-        let blockers = self.blockers(task, uses).await?;
-        if blockers.is_empty() {
-            return Ok(false);
-        }
-        blockers.iter().for_each(|node| seen.node(node));
-        let waits = |node: &Versioned<Node>| matches!(node.value.state, NodeState::Waiting { .. });
-        if !blockers.iter().all(waits) {
-            return Ok(true);
-        }
-        let (mut reached, mut open) = (BTreeSet::new(), blockers);
-        while let Some(blocker) = open.pop() {
-            let of = blocker.value.task;
-            if !reached.insert(of.clone()) {
-                continue;
-            }
-            let makers = match followed.find(&of) {
-                Some(makers) => makers,
-                None => {
-                    let Ok(uses) = self.uses(&of).await? else { return Ok(true) };
-                    let makers = self.makers(&of, &uses).await?;
-                    followed.remember(&of, makers.clone());
-                    makers
-                }
-            };
-            let further = self.open_of(&makers).await?;
-            let may_begin = further.is_empty() || !further.iter().all(waits);
-            if may_begin || reached.len() > MOST_FOLLOWED {
-                return Ok(true);
-            }
-            open.extend(further);
-        }
-        let is_first_of_a_circle = reached.contains(task) && reached.first() == Some(task);
-        Ok(!is_first_of_a_circle)
-    }
-
-    /// The open nodes of the tasks that make what this one uses.
-    async fn blockers(
-        &self,
-        task: &NodeTask,
-        uses: &Uses,
-    ) -> Result<Vec<Versioned<Node>>, StoreError> {
-        self.open_of(&self.makers(task, uses).await?).await
-    }
-
-    async fn open_of(&self, tasks: &[NodeTask]) -> Result<Vec<Versioned<Node>>, StoreError> {
-        Ok(waves::nodes(self.store.as_ref(), tasks).await?.into_values().collect())
-    }
-
-    async fn makers(&self, task: &NodeTask, uses: &Uses) -> Result<Vec<NodeTask>, StoreError> {
-        let mut makers = BTreeSet::new();
-        for image in uses.tracked() {
-            makers.extend(last_builds::makers_of(self.store.as_ref(), &image, task).await?);
-        }
-        Ok(makers.into_iter().collect())
     }
 
     /// How long an image of a task that is changing has still to rest. Two that change at about the same time lead to one
@@ -350,7 +268,9 @@ impl BaseImages {
         {
             return Ok(Step::Rest(SHORTEST_REST));
         }
-        if moved.is_empty() {
+        let is_repeated =
+            !moved.is_empty() && self.is_repeated(node, &moved, last.as_ref()).await?;
+        if moved.is_empty() || is_repeated {
             let later = last.filter(|last| last.at >= node.value.since);
             let end = match (own, later) {
                 (Some(own), _) => NodeEnd::Built { run: own.id },
@@ -370,9 +290,7 @@ impl BaseImages {
             return self.not_built(node, seen, why).await;
         }
         if let Some(wave) = self.waits_for_canary(waves).await? {
-            let mut seen = seen;
-            seen.wave(wave);
-            return Ok(Step::Leave(seen));
+            return Ok(Step::Hold { by: vec![wave.clone()], seen });
         }
         let start = self.start(uses, current, moved, waves).await?;
         Ok(start.map_or(Step::Gone, |start| Step::Start(Box::new(start))))

@@ -20,7 +20,8 @@ use gantry_seams::waves::{Reached, TASKS_A_COMMIT};
 use gantry_seams::{Versioned, decisions, image_watches, last_builds, runs, tasks, waves};
 
 use super::BaseImages;
-use super::steps::{Followed, Start, Step};
+use super::order::Followed;
+use super::steps::{Start, Step};
 
 /// How many waves one pass plans or wakes.
 const WAVES_A_PASS: usize = 16;
@@ -222,6 +223,14 @@ impl BaseImages {
         match step {
             Step::Gone => waves::forget_task(store, task).await,
             Step::Leave(seen) => waves::leave(store, task, seen).await,
+            Step::Hold { by, seen } => {
+                waves::hold(store, task, seen, &by.iter().collect::<Vec<_>>()).await
+            }
+            Step::Behind { first, seen } => {
+                let is_left = waves::leave(store, task, seen).await?;
+                waves::look_at_all(store, &[first]).await?;
+                Ok(is_left)
+            }
             Step::Rest(pause) => {
                 waves::look_later(store, task, pause).await?;
                 Ok(true)

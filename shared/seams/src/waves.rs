@@ -13,7 +13,7 @@ use crate::retry::{self, Plan};
 use crate::store::{Batch, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 
 pub use self::nodes::{
-    Reached, Seen, build, end, ended, expect, followed, forget_task, join, leave, look_at,
+    Reached, Seen, build, end, ended, expect, followed, forget_task, hold, join, leave, look_at,
     look_at_all, look_later, node, nodes, reach, to_look,
 };
 
@@ -174,7 +174,7 @@ pub fn expanded(batch: &mut Batch, wave: WaveId, task: &NodeTask) {
     batch.unindex(unexpanded_in(wave), task);
 }
 
-/// Ends the planning of a wave, and has its tasks looked at. Does nothing if it has changed since it was read.
+/// Ends the planning of a wave, and has the tasks looked at that it holds. Does nothing if it has changed since it was read.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -189,7 +189,7 @@ pub async fn planned(store: &dyn Store, found: &Versioned<Wave>) -> Result<(), S
     retry::once(store, batch).await.map(drop)
 }
 
-/// Waves all of whose open tasks are to be looked at, at most `limit`.
+/// Waves that have changed since they held tasks, which are to be looked at, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -198,26 +198,34 @@ pub async fn waking(store: &dyn Store, limit: usize) -> Result<Vec<WaveId>, Stor
     Ok(entries.iter().filter_map(|entry| entry.member.parse().ok()).collect())
 }
 
-/// Has all open tasks of a wave looked at.
+/// Has the tasks looked at that a wave holds. The others wait for something else, which has them looked at in its turn: a
+/// wave of thousands changes with each of its runs.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn wake(store: &dyn Store, wave: WaveId) -> Result<(), StoreError> {
-    let (now, mut from) = (store.now().await?, From::Start);
+    let now = store.now().await?;
     loop {
-        let entries = store.range(&open_in(wave), from, MARKS_A_COMMIT).await?;
+        let is_so = match find(store, wave).await? {
+            Some(found) => Expect::Version(found.version),
+            None => Expect::Absent,
+        };
+        let entries = store.range(&held_by(wave), From::Start, MARKS_A_COMMIT).await?;
         let mut batch = Batch::default();
-        for task in entries.iter().filter_map(|entry| entry.member.parse().ok()) {
-            look_at(&mut batch, &task, now);
+        for entry in &entries {
+            batch.unindex(held_by(wave), &entry.member);
+            if let Ok(task) = entry.member.parse() {
+                look_at(&mut batch, &task, now);
+            }
         }
-        let last = entries.into_iter().nth(MARKS_A_COMMIT - 1);
-        if last.is_none() {
+        let is_last = entries.len() < MARKS_A_COMMIT;
+        if is_last {
+            // A wave that changes again is to wake again.
+            batch.expect.push((key(wave), is_so));
             batch.unindex(to_wake(), wave);
         }
-        retry::once(store, batch).await?;
-        match last {
-            Some(last) => from = From::After(last),
-            None => return Ok(()),
+        if retry::once(store, batch).await? && is_last {
+            return Ok(());
         }
     }
 }
@@ -432,9 +440,14 @@ fn by_planning() -> Index {
     Index::new("waves/planning")
 }
 
-/// Waves all of whose open tasks are to be looked at.
+/// Waves that have changed since they held tasks.
 fn to_wake() -> Index {
     Index::new("waves/waking")
+}
+
+/// The tasks that a wave does not let begin for now.
+fn held_by(wave: WaveId) -> Index {
+    Index::new(format!("waves/held/{wave}"))
 }
 
 /// Waves of which a task has ended.

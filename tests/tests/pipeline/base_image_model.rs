@@ -380,7 +380,16 @@ async fn changes_and_failures_at_any_time_end_with_what_a_build_from_nothing_mak
 mod slow {
     #[tokio::test]
     async fn a_thousand_images_are_built_once_each_in_order() {
-        super::play_changes(1, 1000, 1).await;
+        for seed in super::seeds(1) {
+            super::play_changes(seed, 1000, 2).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thousand_images_end_with_what_a_build_from_nothing_makes() {
+        for seed in super::seeds(1) {
+            super::play_disorder(seed, 1000, 5).await;
+        }
     }
 
     #[tokio::test]

@@ -29,6 +29,17 @@ async fn task(gantry: &TestPipeline, name: &str, bases: &[&str]) -> Task {
     gantry.task_with(name, &format!("{name}:latest"), |task| task.source_trigger = None).await
 }
 
+/// Like [`task`]; the images that stages copy from count as well.
+async fn task_of_all(gantry: &TestPipeline, name: &str, bases: &[&str]) -> Task {
+    let repository = gantry.git.repository(name).unwrap();
+    repository.commit("main", &[("Dockerfile", &dockerfile(bases))]).unwrap();
+    let all = |task: &mut Task| {
+        task.source_trigger = None;
+        task.base_image_trigger.as_mut().unwrap().kind = BaseImageKind::All;
+    };
+    gantry.task_with(name, &format!("{name}:latest"), all).await
+}
+
 /// A Dockerfile whose last stage is on the first base, and that copies from the others.
 fn dockerfile(bases: &[&str]) -> String {
     let (last, others) = bases.split_first().unwrap();
@@ -482,23 +493,54 @@ async fn tasks_that_are_built_on_each_other_end_after_one_build_each() {
     let images = |name: &str| own(name);
     gantry.registries.have(&images("left"), &digest('1'));
     gantry.registries.have(&images("right"), &digest('2'));
-    let all = |task: &mut Task| {
-        task.source_trigger = None;
-        task.base_image_trigger.as_mut().unwrap().kind = BaseImageKind::All;
-    };
     let mut tasks = Vec::new();
     for (name, other) in [("left", "right"), ("right", "left")] {
-        let repository = gantry.git.repository(name).unwrap();
-        let on = dockerfile(&[BASE, &images(other)]);
-        repository.commit("main", &[("Dockerfile", &on)]).unwrap();
-        tasks.push(gantry.task_with(name, &format!("{name}:latest"), all).await);
+        tasks.push(task_of_all(&gantry, name, &[BASE, &images(other)]).await);
     }
     gantry.settle().await;
     gantry.ask(&tasks[0], None).await;
     gantry.settle().await;
     look(&gantry).await;
-    let runs = gantry.transcript().await;
-    assert!(runs.lines().count() < 40, "it comes to rest: {runs}");
+    let before = gantry.transcript().await.lines().count();
+    gantry.registries.have(BASE, &digest('c'));
+    look(&gantry).await;
+    assert_eq!(
+        built_after(&gantry, before).await,
+        [own("left"), own("right")],
+        "left is not built again, though right has moved"
+    );
+    assert_all_over(&gantry).await;
+}
+
+/// The images that runs have made after the first ones.
+async fn built_after(gantry: &TestPipeline, before: usize) -> Vec<String> {
+    let runs = runs_after(gantry, before).await;
+    let made = runs.iter().filter_map(|run| Some(run.split_once(" -> ")?.1.to_owned()));
+    made.collect()
+}
+
+async fn assert_all_over(gantry: &TestPipeline) {
+    let store = gantry.store.as_ref();
+    let waves = waves::list(store, TestPipeline::prefix(), None, 100).await.unwrap();
+    assert!(waves.iter().all(|wave| wave.state.is_over()), "{waves:?}");
+}
+
+#[tokio::test]
+async fn tasks_that_are_built_on_each_other_begin_when_what_is_before_them_has_ended() {
+    let gantry = super::start().await;
+    gantry.registries.have(&own("left"), &digest('1'));
+    gantry.registries.have(&own("right"), &digest('2'));
+    let before = task(&gantry, "before", &[BASE]).await;
+    let left = task_of_all(&gantry, "left", &[&own("right")]).await;
+    let right = task_of_all(&gantry, "right", &[&own("left"), &own("before")]).await;
+    gantry.settle().await;
+    build(&gantry, &[&before, &left, &right]).await;
+    let runs = gantry.transcript().await.lines().count();
+    gantry.registries.have(BASE, &digest('c'));
+    look(&gantry).await;
+    let built = built_after(&gantry, runs).await;
+    assert_eq!(built, [own("before"), own("left"), own("right")]);
+    assert_all_over(&gantry).await;
 }
 
 #[tokio::test]

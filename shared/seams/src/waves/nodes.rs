@@ -12,8 +12,8 @@ use gantry_domain::tracked_image::TrackedImage;
 use gantry_domain::wave::{Node, NodeEnd, NodeState, NodeTask, Wave, WaveTask};
 
 use super::{
-    MARKS_A_COMMIT, built_in, key, members, open_in, started_in, task_key, tasks_of, to_close,
-    unexpanded_in,
+    MARKS_A_COMMIT, built_in, held_by, key, members, open_in, started_in, task_key, tasks_of,
+    to_close, unexpanded_in,
 };
 use crate::codec::{self, Versioned};
 use crate::retry;
@@ -179,6 +179,26 @@ pub async fn leave(store: &dyn Store, task: &NodeTask, seen: Seen) -> Result<boo
     retry::once(store, batch).await
 }
 
+/// Puts a node aside until one of the waves that hold it changes. Returns `false` if something that was seen, or one of the
+/// waves, has changed.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn hold(
+    store: &dyn Store,
+    task: &NodeTask,
+    mut seen: Seen,
+    by: &[&Versioned<Wave>],
+) -> Result<bool, StoreError> {
+    by.iter().for_each(|wave| seen.wave(wave));
+    let mut batch = Batch { expect: seen.0, ..Batch::default() };
+    batch.index(to_look_at(), store.now().await?.after(LOOK_AGAIN).as_millis(), task);
+    for wave in by {
+        batch.index(held_by(wave.value.id), 0, task);
+    }
+    retry::once(store, batch).await
+}
+
 /// Stops looking at a task that has no node. Returns `false` if it has one now.
 ///
 /// # Errors
@@ -273,6 +293,7 @@ pub async fn end(
         }
         batch.unindex(open_in(*wave), task);
         batch.unindex(unexpanded_in(*wave), task);
+        batch.unindex(held_by(*wave), task);
         batch.index(to_close(), now.as_millis(), wave);
         match end {
             NodeEnd::Built { .. } => batch.index(built_in(*wave), 0, task),
