@@ -26,6 +26,10 @@ const LARGEST: usize = 1 << 20;
 /// How much is cut at once, on all processors.
 const BATCH: usize = 8 << 20;
 
+/// The sizes of the pieces in bytes that tell whether a chunk is worth compressing, and how many there are at most.
+const PROBED: usize = 4 << 10;
+const PROBES: usize = 4;
+
 /// The size of the pieces for the network, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -121,9 +125,7 @@ impl Chunks {
         if let Some(stored) = self.known.as_ref().and_then(|known| known.get(&sha256)) {
             return Ok(Packed { sha256, content: Content::Known(*stored) });
         }
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(chunk)?;
-        let compressed = gzip.finish()?;
+        let compressed = gzip(chunk, compression_of(chunk)?)?;
         let content = Content::New { sha256: Sha256::digest(&compressed).into(), compressed };
         Ok(Packed { sha256, content })
     }
@@ -163,6 +165,21 @@ impl Chunks {
         self.bytes += piece.len() as u64;
         self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
+}
+
+/// How a chunk is compressed, told by some pieces of it: what is compressed already would only take time, here and where
+/// it is unpacked.
+fn compression_of(chunk: &[u8]) -> io::Result<Compression> {
+    let pieces = chunk.chunks(PROBED).step_by(chunk.len().div_ceil(PROBED * PROBES).max(1));
+    let probe = pieces.collect::<Vec<_>>().concat();
+    let is_smaller = gzip(&probe, Compression::fast())?.len() < probe.len() / 100 * 95;
+    Ok(if is_smaller { Compression::fast() } else { Compression::none() })
+}
+
+fn gzip(chunk: &[u8], how: Compression) -> io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::with_capacity(chunk.len()), how);
+    gzip.write_all(chunk)?;
+    gzip.finish()
 }
 
 impl Write for Chunks {
@@ -282,6 +299,14 @@ mod tests {
             assert!(applied(&delta, &whole) == whole, "{change}");
             assert!(delta.len() < 10_000, "{change}: {} bytes", delta.len());
         }
+    }
+
+    #[test]
+    fn what_does_not_compress_is_stored_as_it_is() {
+        let (stored, chunks) = body(&noise(4, 3 << 20), None, 100_000);
+        assert!(stored.len() < (3 << 20) + 128 * chunks.len(), "{} bytes", stored.len());
+        let (compressed, _) = body("Lorem ipsum. ".repeat(100_000).as_bytes(), None, 100_000);
+        assert!(compressed.len() < 100_000, "{} bytes", compressed.len());
     }
 
     #[test]

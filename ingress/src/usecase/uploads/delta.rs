@@ -7,8 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::try_unfold;
+use futures_util::{FutureExt as _, Stream, TryStreamExt as _};
 use gantry_api::{DeltaPart, InvalidDelta, LONGEST_PART, StoredBytes};
 use gantry_domain::id::{RegistryName, UploadId};
 use gantry_ops::aside;
@@ -20,6 +21,9 @@ use super::{Archive, Pieces, create, next_piece};
 use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
+
+/// How many copies are read and compared while the bytes before them are hashed and stored.
+const COPIES_AT_ONCE: usize = 2;
 
 /// Stores an archive that is sent as a difference to the upload `from`.
 pub(crate) async fn create_from(
@@ -51,6 +55,9 @@ pub(crate) async fn create_from(
         None => created,
     }
 }
+
+/// Bytes of the archive, which may still have to be read.
+type Piece = BoxFuture<'static, Result<Bytes, Refusal>>;
 
 /// Why the archive could not be put together; the stream of its bytes only breaks off.
 type Refused = Arc<Mutex<Option<Refusal>>>;
@@ -96,26 +103,24 @@ impl Copies {
 impl<D: Pieces> Assembly<D> {
     /// The bytes of the archive.
     fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> {
-        try_unfold(self, |mut assembly| async move {
-            match assembly.next().await {
-                Ok(Some(piece)) => Ok(Some((piece, assembly))),
-                Ok(None) => Ok(None),
-                Err(refusal) => {
-                    let mut refused =
-                        assembly.refused.lock().unwrap_or_else(PoisonError::into_inner);
-                    *refused = Some(refusal);
-                    Err(io::Error::other("the delta was refused"))
-                }
-            }
+        let refused = Arc::clone(&self.refused);
+        let pieces = try_unfold(self, |mut assembly| async move {
+            Ok(assembly.next().await?.map(|piece| (piece, assembly)))
+        });
+        pieces.try_buffered(COPIES_AT_ONCE).map_err(move |refusal| {
+            *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+            io::Error::other("the delta was refused")
         })
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    /// The next bytes of the archive, which may still have to be read.
+    async fn next(&mut self) -> Result<Option<Piece>, Refusal> {
         loop {
             if self.new_bytes > 0 && !self.read.is_empty() {
                 let length = self.new_bytes.min(self.read.len());
                 self.new_bytes -= length;
-                return Ok(Some(self.read.split_to(length).freeze()));
+                let new = self.read.split_to(length).freeze();
+                return Ok(Some(ready(Ok(new)).boxed()));
             }
             if self.is_complete {
                 return self.nothing_follows().await.map(|()| None);
@@ -133,7 +138,7 @@ impl<D: Pieces> Assembly<D> {
                         DeltaPart::New { .. } | DeltaPart::End => self.copies.parts.is_empty(),
                     };
                     if !is_continued {
-                        return self.copy().await.map(Some);
+                        return Ok(Some(self.copy()));
                     }
                     self.read.advance(length);
                     match part {
@@ -178,34 +183,38 @@ impl<D: Pieces> Assembly<D> {
         Err(invalid("bytes follow its end"))
     }
 
-    /// Reads what is to be copied, and compares it.
-    async fn copy(&mut self) -> Result<Bytes, Refusal> {
-        let Copies { parts, bytes } = std::mem::take(&mut self.copies);
-        let start = parts.first().map_or(0, |first| first.offset);
-        let path = uploads::blob_path(&self.base.id);
-        let found = match self.blobs.get_range(&path, start..start + bytes).await {
-            Ok(found) => found,
-            Err(BlobError::Absent { .. }) => return Err(Refusal::no_upload(&self.base.id)),
-            Err(error) => return Err(error.into()),
-        };
-        // A few bytes of a delta cause all of this hashing, so it is done beside the requests of others.
-        let compared = found.clone();
-        let fits = aside::read(move || {
-            let mut rest = compared.as_ref();
-            parts.iter().all(|part| {
-                let length = usize::try_from(part.length).unwrap_or(usize::MAX);
-                let Some((copied, after)) = rest.split_at_checked(length) else { return false };
-                rest = after;
-                Sha256::digest(copied).as_slice() == part.sha256
-            })
-        });
-        match fits.await {
-            Ok(true) => Ok(found),
-            Ok(false) => Err(does_not_fit()),
-            Err(error) => {
-                tracing::error!("the bytes of an upload could not be compared: {error}");
-                Err(Refusal::Internal)
-            }
+    fn copy(&mut self) -> Piece {
+        let copies = std::mem::take(&mut self.copies);
+        read(Arc::clone(&self.blobs), self.base.id.clone(), copies).boxed()
+    }
+}
+
+/// Reads what is to be copied, and compares it.
+async fn read(blobs: SharedBlobs, base: UploadId, copies: Copies) -> Result<Bytes, Refusal> {
+    let Copies { parts, bytes } = copies;
+    let start = parts.first().map_or(0, |first| first.offset);
+    let found = match blobs.get_range(&uploads::blob_path(&base), start..start + bytes).await {
+        Ok(found) => found,
+        Err(BlobError::Absent { .. }) => return Err(Refusal::no_upload(&base)),
+        Err(error) => return Err(error.into()),
+    };
+    // A few bytes of a delta cause all of this hashing, so it is done beside the requests of others.
+    let compared = found.clone();
+    let fits = aside::read(move || {
+        let mut rest = compared.as_ref();
+        parts.iter().all(|part| {
+            let length = usize::try_from(part.length).unwrap_or(usize::MAX);
+            let Some((copied, after)) = rest.split_at_checked(length) else { return false };
+            rest = after;
+            Sha256::digest(copied).as_slice() == part.sha256
+        })
+    });
+    match fits.await {
+        Ok(true) => Ok(found),
+        Ok(false) => Err(does_not_fit()),
+        Err(error) => {
+            tracing::error!("the bytes of an upload could not be compared: {error}");
+            Err(Refusal::Internal)
         }
     }
 }
