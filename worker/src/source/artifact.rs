@@ -11,7 +11,7 @@ use gantry_remote::registry::{ArtifactFile, RegistryClient};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::StreamReader;
 
-use super::hashed::Hashed;
+use super::hashed::hashed;
 use super::unpack::{Part, UnpackError, Unpacking};
 use super::{Checkout, SourceError, Sources};
 
@@ -59,11 +59,10 @@ async fn add(
     let ArtifactFile { name, digest, is_folder } = file;
     let response = client.blob(image, &digest, soon(deadline)).await?;
     let stream = response.bytes_stream().map_err(std::io::Error::other);
-    let content = Hashed::new(Box::pin(StreamReader::new(stream)));
+    let (content, hash) = hashed(Box::pin(StreamReader::new(stream)));
     let part = if is_folder { Part::Archive } else { Part::File(PathBuf::from(&name)) };
-    let unpacking = unpacking.add(part, content.clone(), deadline).await?;
-    // Bytes after an archive's own end belong to the layer as well.
-    let hash = timeout_at(deadline, content.finish()).await.map_err(|_| SourceError::TimedOut)?;
+    let unpacking = unpacking.add(part, content, deadline).await?;
+    let hash = timeout_at(deadline, hash.finish()).await.map_err(|_| SourceError::TimedOut)?;
     let hash = hash.map_err(|source| UnpackError::BrokeOff { source })?;
     match digest.as_str().strip_prefix("sha256:") == Some(hash.as_str()) {
         true => Ok(unpacking),

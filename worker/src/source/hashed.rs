@@ -1,53 +1,60 @@
 //! Hashes an archive while it is read.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::io;
 
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
+use tokio_util::task::AbortOnDropHandle;
 
-/// A reader with the hash of what was read so far. Clones continue where the others stopped.
-pub(super) struct Hashed<R>(Arc<Mutex<State<R>>>);
+/// The size of a piece in bytes, and how many of them may be read ahead.
+const PIECE: usize = 128 << 10;
+const AHEAD: usize = 8;
 
-struct State<R> {
-    archive: R,
-    hasher: Sha256,
-}
+/// The hash of an archive that is being read. The reading ends if this is dropped.
+pub(super) struct Hash(AbortOnDropHandle<io::Result<String>>);
 
-impl<R> Clone for Hashed<R> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<R: AsyncRead + Unpin> Hashed<R> {
-    pub(super) fn new(archive: R) -> Self {
-        Self(Arc::new(Mutex::new(State { archive, hasher: Sha256::new() })))
-    }
-
-    /// Reads the rest, and returns the SHA-256 of everything, in hexadecimal digits.
+impl Hash {
+    /// Waits until everything was read, also what nobody wanted, and returns the SHA-256 of it, in hexadecimal digits.
     ///
     /// # Errors
     /// The error of the archive's reader.
-    pub(super) async fn finish(mut self) -> std::io::Result<String> {
-        let mut rest = vec![0; 64 << 10];
-        while self.read(&mut rest).await? > 0 {}
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(hex::encode(state.hasher.clone().finalize()))
+    pub(super) async fn finish(self) -> io::Result<String> {
+        self.0.await.map_err(io::Error::other)?
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Hashed<R> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut state.archive).poll_read(context, buffer);
-        state.hasher.update(&buffer.filled()[before..]);
-        read
+/// Reads an archive on a task of its own, ahead of whoever unpacks it.
+pub(super) fn hashed(
+    archive: impl AsyncRead + Send + Unpin + 'static,
+) -> (impl AsyncRead + Send + Unpin + 'static, Hash) {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let hash = AbortOnDropHandle::new(tokio::spawn(read(archive, sender)));
+    (StreamReader::new(ReceiverStream::new(receiver)), Hash(hash))
+}
+
+async fn read(
+    mut archive: impl AsyncRead + Unpin,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    loop {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        match archive.read_buf(&mut piece).await {
+            Ok(0) => return Ok(hex::encode(hasher.finalize())),
+            Ok(_) => {
+                hasher.update(&piece);
+                // Bytes after the archive's own end are read by nobody, but they belong to it as well.
+                let _is_unpacked = sender.send(Ok(piece.freeze())).await;
+            }
+            Err(error) => {
+                let kind = error.kind();
+                let _is_unpacked = sender.send(Err(error)).await;
+                return Err(kind.into());
+            }
+        }
     }
 }

@@ -36,7 +36,7 @@ pub use pull_request::Chosen;
 pub use unpack::{UnpackError, UnpackLimits, unpack};
 
 use attributes::Manifest;
-use hashed::Hashed;
+use hashed::hashed;
 use mirrors::Mirrors;
 
 /// Fetches sources. Clones share the mirrors.
@@ -306,10 +306,9 @@ impl Sources {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Checkout, SourceError> {
-        let archive = Hashed::new(archive);
-        let checkout = self.from_archive(archive.clone(), deadline).await?;
-        // Bytes after the archive's own end belong to the upload as well.
-        let hash = tokio::time::timeout_at(deadline, archive.finish()).await;
+        let (archive, hash) = hashed(archive);
+        let checkout = self.from_archive(archive, deadline).await?;
+        let hash = tokio::time::timeout_at(deadline, hash.finish()).await;
         let hash = hash.map_err(|_| SourceError::TimedOut)?;
         let hash = hash.map_err(|source| UnpackError::BrokeOff { source })?;
         if digest.as_str().strip_prefix("sha256:") != Some(hash.as_str()) {
