@@ -22,6 +22,10 @@ pub struct NarrowEngine {
 
 #[async_trait]
 impl Engine for NarrowEngine {
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.engine.ping().await
+    }
+
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         self.engine.info().await
     }

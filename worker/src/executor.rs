@@ -306,7 +306,15 @@ impl Executor {
         if let Ok(graph) = &graph {
             progress.plan(graph.planned());
         }
-        self.begin(attempt, read.as_ref(), &progress.steps()).await?;
+        let steps = progress.steps();
+        let checks = async {
+            match &graph {
+                Ok(graph) => self.check(attempt, graph).await,
+                Err(_) => Ok(false),
+            }
+        };
+        let (begun, checked) = tokio::join!(self.begin(attempt, read.as_ref(), &steps), checks);
+        begun?;
         let graph = match graph {
             Ok(graph) => graph,
             Err(failure) => {
@@ -318,19 +326,25 @@ impl Executor {
                 return Err(failure.into());
             }
         };
+        let is_to_be_split = checked?;
+        Ok(Begun { source: source.map(|source| source.files), graph, read, is_to_be_split })
+    }
+
+    /// Checks that the graph may be executed, and that its images can be pushed. Returns whether the run is to be split.
+    async fn check(&self, attempt: &Attempt, graph: &Graph) -> Result<bool, Ending> {
         // What a stranger wrote may run in the steps of a fork's run, whatever the base says.
         let nothing = Policy::default();
         let policy = if attempt.run.is_of_fork() { &nothing } else { &self.policy };
-        policy.check(&graph, &attempt.run.registry)?;
-        budget::check(&graph, self.commander.run_limits, self.commander.limits)?;
-        let refused = self.builder.refuses(&graph).await?;
+        policy.check(graph, &attempt.run.registry)?;
+        budget::check(graph, self.commander.run_limits, self.commander.limits)?;
+        let refused = self.builder.refuses(graph).await?;
         let is_to_be_split = match refused {
             Some(_) if may_be_split(&attempt.run) => true,
             Some(refused) => return Err(refused.into()),
             None => false,
         };
         self.pusher.try_credentials(attempt, graph.pushed()).await?;
-        Ok(Begun { source: source.map(|source| source.files), graph, read, is_to_be_split })
+        Ok(is_to_be_split)
     }
 
     /// Walks the graph, and keeps the record of its steps meanwhile. An interruption waits until no step moves tags.

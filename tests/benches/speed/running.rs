@@ -183,6 +183,10 @@ struct Watched {
 
 #[async_trait]
 impl Engine for Watched {
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.engine.ping().await
+    }
+
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         self.engine.info().await
     }

@@ -33,6 +33,10 @@ impl MeasuredEngine {
 
 #[async_trait]
 impl Engine for MeasuredEngine {
+    async fn ping(&self) -> Result<(), EngineError> {
+        timed(EngineOperation::Ping, self.0.ping()).await
+    }
+
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         timed(EngineOperation::Info, self.0.info()).await
     }

@@ -35,7 +35,13 @@ pub type ContextStream = Pin<Box<dyn AsyncRead + Send>>;
 /// A container engine with BuildKit.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Returns the engine's properties.
+    /// Returns if the engine answers.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`].
+    async fn ping(&self) -> Result<(), EngineError>;
+
+    /// Returns the engine's properties. It looks at its whole machine for them, which takes longer than [`Self::ping`].
     ///
     /// # Errors
     /// [`EngineError::Unreachable`] if it does not answer.

@@ -332,6 +332,10 @@ impl ScriptedEngine {
 
 #[async_trait]
 impl Engine for ScriptedEngine {
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.here().map(drop)
+    }
+
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         let _here = self.here()?;
         Ok(EngineInfo {

@@ -94,10 +94,16 @@ impl Builder {
     pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Option<Fetched>, Failure> {
         // An engine that is unavailable before the build costs no attempt. If it fails during the build it does,
         // because the build may be the cause.
-        if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
-            return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
-        }
-        self.fetch_source(attempt).await
+        let answers = async {
+            match self.engine.ping().await {
+                Err(error @ EngineError::Unreachable { .. }) => {
+                    Err(Failure::away(ErrorCode::EngineUnavailable, &error))
+                }
+                Ok(()) | Err(_) => Ok(()),
+            }
+        };
+        let ((), fetched) = tokio::try_join!(answers, self.fetch_source(attempt))?;
+        Ok(fetched)
     }
 
     /// The first build for a platform that the engine neither has nor emulates, and that it is refused with. Of the platform

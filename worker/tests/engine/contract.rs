@@ -53,6 +53,7 @@ fn files() -> Vec<u8> {
 }
 
 async fn an_engine_reports_its_properties(rig: &dyn Rig) {
+    rig.engine().ping().await.unwrap();
     let info = rig.engine().info().await.unwrap();
     assert!(!info.name.is_empty());
     assert_eq!(info.platform.os(), "linux");

@@ -621,6 +621,7 @@ async fn leftovers_are_found_while_images_come_and_go(on: Tested) {
 #[tokio::test]
 async fn an_absent_engine_is_reported_with_its_address() {
     let engine = DockerEngine::connect("/nowhere/docker.sock").unwrap();
+    engine.ping().await.unwrap_err();
     let error = engine.info().await.unwrap_err();
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("unix:///nowhere/docker.sock"), "{error}");

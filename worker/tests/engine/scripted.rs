@@ -86,6 +86,7 @@ async fn an_unavailable_engine_fails_until_it_comes_back() {
     engine.script(order.image.repository(), [Action::GoAway]);
     let error = build(&engine, order.clone(), context(Vec::new())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::Engine(EngineError::Unreachable { .. })));
+    engine.ping().await.unwrap_err();
     engine.info().await.unwrap_err();
     engine.come_back();
     build(&engine, order, context(Vec::new())).await.0.unwrap();

@@ -330,6 +330,8 @@ labels! {
 
     /// The operations of the container engine.
     EngineOperation = "operation" {
+        /// Asking whether it is there.
+        Ping = "ping",
         /// Asking for its name and state.
         Info = "info",
         /// Asking for the platforms that it builds for.

@@ -55,6 +55,14 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
+/// Waits for an answer of the engine.
+pub(super) async fn ping(socket: &Socket) -> Result<(), EngineError> {
+    let docker = client(socket)?;
+    let answered = tokio::time::timeout(HELLO, docker.ping()).await;
+    let answered = answered.map_err(|elapsed| socket.unreachable(elapsed))?;
+    answered.map(drop).map_err(|error| failed(socket, "say that it is there", error))
+}
+
 /// The engine's properties.
 pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
     let docker = client(socket)?;

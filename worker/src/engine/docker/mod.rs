@@ -89,6 +89,10 @@ impl DockerEngine {
 
 #[async_trait]
 impl Engine for DockerEngine {
+    async fn ping(&self) -> Result<(), EngineError> {
+        api::ping(&self.socket).await
+    }
+
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         api::info(&self.socket).await
     }
