@@ -1,6 +1,6 @@
 //! Compares branches and tags with the facts about them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -11,6 +11,7 @@ use gantry_domain::id::TaskId;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
 use gantry_ops::aside;
 use gantry_remote::code_host::Heads;
 use gantry_seams::facts;
@@ -33,7 +34,7 @@ struct Watched {
 impl Reconciler {
     /// Reports the heads that have changed, and records those that newcomers see for the first time.
     pub(super) async fn look_at_heads(&self, looked: &Looked) -> Result<(), Failed> {
-        let before = self.generations(looked).await?;
+        let since = self.store.now().await?;
         let asked = asking::with_tokens(
             &self.keyring,
             &looked.tasks,
@@ -54,24 +55,16 @@ impl Reconciler {
             tracing::warn!(%repository, "the heads of {repository} are not compared: {error}");
             Vec::new()
         });
-        self.compare(looked, &newcomers, watched, &before).await.map_err(Failed::Store)
+        self.compare(looked, &newcomers, watched, since).await.map_err(Failed::Store)
     }
 
-    /// The generations of the branches' facts.
-    async fn generations(&self, looked: &Looked) -> Result<BTreeMap<FactKey, u64>, StoreError> {
-        let Some(task) = looked.tasks.first() else { return Ok(BTreeMap::new()) };
-        let (registry, repository) = (&task.id.registry, &looked.watch.place.repository);
-        let facts = facts::of_repository(self.store.as_ref(), registry, repository, MOST_HEADS);
-        let generations = facts.await?.into_iter().map(|fact| (fact.key, fact.generation));
-        Ok(generations.collect())
-    }
-
+    /// `since` is when the host was asked.
     async fn compare(
         &self,
         looked: &Looked,
         newcomers: &[TaskId],
         watched: Vec<Watched>,
-        before: &BTreeMap<FactKey, u64>,
+        since: Timestamp,
     ) -> Result<(), StoreError> {
         let Some(registry) = looked.tasks.first().map(|task| &task.id.registry) else {
             return Ok(());
@@ -84,10 +77,7 @@ impl Reconciler {
         for (Watched { push, is_news }, key) in watched.into_iter().zip(keys) {
             let known = known.remove(&key);
             // A webhook told more than the host did, which was asked before.
-            let has_moved =
-                known.as_ref().map(|it| it.value.generation) != before.get(&key).copied();
-            let is_branch = matches!(push.reference, PushedRef::Branch(_));
-            if is_branch && has_moved && before.len() < MOST_HEADS {
+            if known.as_ref().is_some_and(|known| known.value.since > since) {
                 is_behind = true;
                 continue;
             }

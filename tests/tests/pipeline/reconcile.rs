@@ -12,6 +12,7 @@ use gantry_remote::code_host::{CodeHost, CodeHostError, CodeHosts, Head, Heads, 
 use gantry_scheduler::Scheduler;
 use gantry_seams::runs::{self, RunFilter};
 use gantry_tests::git_server::Behaviour;
+use gantry_tests::github;
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use tokio::sync::Notify;
 
@@ -271,6 +272,7 @@ async fn a_list_of_heads_that_is_older_than_a_push_changes_nothing() {
     let pushing = async {
         late.listed.notified().await;
         let last = hello.commit("main", &[("file", "pushed meanwhile")]).unwrap();
+        gantry.clock.advance(Duration::from_secs(1));
         gantry.deliver("d1", "hello", Some(&first), Some(&last)).await;
         gantry.settle().await;
         late.arrives.notify_one();
@@ -283,4 +285,43 @@ async fn a_list_of_heads_that_is_older_than_a_push_changes_nothing() {
         look(&gantry).await;
     }
     assert_eq!(started(&gantry).await, 1, "the push is the newest that there is");
+}
+
+#[tokio::test]
+async fn a_list_of_heads_that_is_older_than_a_moved_tag_changes_nothing() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    let tag = || hello.git(&["push", "-qf", "origin", "HEAD:refs/tags/v1"]).unwrap();
+    tag();
+    let tags = |task: &mut Task| {
+        task.source_trigger.as_mut().unwrap().commit.tags = patterns(&["v*"]);
+    };
+    gantry.task_with("hello", "hello:{{.Run.ID}}", tags).await;
+    look(&gantry).await;
+    let (host, listed, arrives) = (gantry.code_hosts.clone(), Notify::new(), Notify::new());
+    let late = Arc::new(LateHost { host, listed, arrives });
+    let scheduler = Scheduler { code_host: Arc::clone(&late) as _, ..gantry.scheduler() };
+    gantry.clock.advance(Duration::from_secs(1800));
+    let pushing = async {
+        late.listed.notified().await;
+        let last = hello.commit("main", &[("file", "tagged meanwhile")]).unwrap();
+        tag();
+        gantry.clock.advance(Duration::from_secs(1));
+        let url = gantry.git.url("hello");
+        let (before, after) = (Some(first.as_str()), Some(last.as_str()));
+        let push = github::Push { url: &url, branch: "v1", before, after, default_branch: None };
+        let body = push.body().replace("refs/heads/v1", "refs/tags/v1");
+        gantry.deliver_kind("d1", "push", body).await;
+        gantry.settle().await;
+        late.arrives.notify_one();
+    };
+    let (looked, ()) = tokio::join!(scheduler.reconcile(), pushing);
+    looked.unwrap();
+    let after = started(&gantry).await;
+    for _ in 0..2 {
+        gantry.clock.advance(Duration::from_secs(1800));
+        look(&gantry).await;
+    }
+    assert_eq!((after, started(&gantry).await), (1, 2), "the tag once, and main by the next look");
 }
