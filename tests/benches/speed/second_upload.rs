@@ -1,7 +1,8 @@
 //! How long a second `gantry build DIR` takes after one file has changed, beside the engine's own build of the folder.
 //!
 //! The program is the one that users have, in a process of its own; gantry's roles are in this process, with the real
-//! engine. The engine alone gets the whole folder as one tar, which is all that it offers without a session.
+//! engine. The engine alone gets the whole folder as one tar, which is all that it offers without a session. Before each of
+//! the two builds that are compared, another file has changed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -71,10 +72,10 @@ async fn build(files: usize) -> Result<[Took; 3]> {
     let folder = home.path().join("context");
     fill(&folder, files)?;
     let first = by_program(&mut gantry, &home, &folder).await?;
-    alone(&folder).await?;
-    let changed = folder.join(format!("{}", files / 2));
-    std::fs::write(changed, noise(u64::MAX))?;
+    change(&folder, files / 2)?;
     let second = by_program(&mut gantry, &home, &folder).await?;
+    // Of content that it has built already, the engine would only see that it has.
+    change(&folder, files / 4)?;
     let engine = alone(&folder).await?;
     gantry.stop().await;
     Ok([first, second, engine])
@@ -89,6 +90,10 @@ fn fill(folder: &Path, files: usize) -> Result<()> {
         std::fs::write(folder.join(format!("{number}")), noise(number as u64))?;
     }
     Ok(())
+}
+
+fn change(folder: &Path, file: usize) -> Result<()> {
+    Ok(std::fs::write(folder.join(format!("{file}")), noise(u64::MAX - file as u64))?)
 }
 
 fn noise(seed: u64) -> Vec<u8> {
