@@ -81,18 +81,19 @@ impl Decider {
         let known = facts::find(self.store.as_ref(), &key).await?;
         let fact = known.as_ref().map(|known| &known.value);
         let told = push.into();
-        let value = match fact::classify(fact, &told) {
-            Effect::Advances(value) => value,
-            Effect::Repeats => push.after.clone(),
+        let (value, at) = match fact::classify(fact, &told) {
+            Effect::Advances(value) => (value, now),
+            Effect::Repeats => (push.after.clone(), now),
             Effect::Unclear => {
                 let value = self.ask(Some(&push.reference), tasks, asking.may_ask).await?.commit;
                 if asking.may_wait && fact::may_be_behind(fact, &told, value.as_ref()) {
                     return Err(Unresolved::Behind);
                 }
-                value
+                // An older list of heads is told by this time, so it must not be before the answer.
+                (value, self.store.now().await?)
             }
         };
-        let now = fact::advanced(fact, &key, value, now)
+        let now = fact::advanced(fact, &key, value, at)
             .remembering(push.before.as_ref())
             .remembering(push.after.as_ref());
         Ok(ResolvedHead { known, now })

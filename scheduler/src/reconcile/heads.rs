@@ -34,7 +34,7 @@ struct Watched {
 impl Reconciler {
     /// Reports the heads that have changed, and records those that newcomers see for the first time.
     pub(super) async fn look_at_heads(&self, looked: &Looked) -> Result<(), Failed> {
-        let since = self.store.now().await?;
+        let asked_at = self.store.now().await?;
         let asked = asking::with_tokens(
             &self.keyring,
             &looked.tasks,
@@ -55,16 +55,16 @@ impl Reconciler {
             tracing::warn!(%repository, "the heads of {repository} are not compared: {error}");
             Vec::new()
         });
-        self.compare(looked, &newcomers, watched, since).await.map_err(Failed::Store)
+        self.compare(looked, &newcomers, watched, asked_at).await.map_err(Failed::Store)
     }
 
-    /// `since` is when the host was asked.
+    /// `asked_at` is a time before the host made its list.
     async fn compare(
         &self,
         looked: &Looked,
         newcomers: &[TaskId],
         watched: Vec<Watched>,
-        since: Timestamp,
+        asked_at: Timestamp,
     ) -> Result<(), StoreError> {
         let Some(registry) = looked.tasks.first().map(|task| &task.id.registry) else {
             return Ok(());
@@ -76,8 +76,8 @@ impl Reconciler {
         let (mut learned, mut changed, mut is_behind) = (Vec::new(), Vec::new(), false);
         for (Watched { push, is_news }, key) in watched.into_iter().zip(keys) {
             let known = known.remove(&key);
-            // A webhook told more than the host did, which was asked before.
-            if known.as_ref().is_some_and(|known| known.value.since > since) {
+            // A webhook may have told more than the host's list.
+            if known.as_ref().is_some_and(|known| known.value.since > asked_at) {
                 is_behind = true;
                 continue;
             }
