@@ -18,7 +18,7 @@ const AHEAD: usize = 8;
 pub(super) struct Hash(AbortOnDropHandle<io::Result<String>>);
 
 impl Hash {
-    /// Waits until everything was read, also what nobody wanted, and returns the SHA-256 of it, in hexadecimal digits.
+    /// Waits until everything was read, also what was not unpacked, and returns the SHA-256 of it, in hexadecimal digits.
     ///
     /// # Errors
     /// The error of the archive's reader.
@@ -40,15 +40,19 @@ async fn read(
     mut archive: impl AsyncRead + Unpin,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<String> {
-    let mut hasher = Sha256::new();
+    let (mut hasher, mut buffer) = (Sha256::new(), BytesMut::new());
     loop {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        match archive.read_buf(&mut piece).await {
+        // What short reads leave of a piece is for the next ones.
+        if buffer.capacity() == 0 {
+            buffer.reserve(PIECE);
+        }
+        match archive.read_buf(&mut buffer).await {
             Ok(0) => return Ok(hex::encode(hasher.finalize())),
             Ok(_) => {
+                let piece = buffer.split().freeze();
                 hasher.update(&piece);
-                // Bytes after the archive's own end are read by nobody, but they belong to it as well.
-                let _is_unpacked = sender.send(Ok(piece.freeze())).await;
+                // Nobody unpacks bytes after the archive's own end, but they belong to it as well.
+                let _is_unpacked = sender.send(Ok(piece)).await;
             }
             Err(error) => {
                 let kind = error.kind();
