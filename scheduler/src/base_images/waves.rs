@@ -223,9 +223,7 @@ impl BaseImages {
         match step {
             Step::Gone => waves::forget_task(store, task).await,
             Step::Leave(seen) => waves::leave(store, task, seen).await,
-            Step::Hold { by, seen } => {
-                waves::hold(store, task, seen, &by.iter().collect::<Vec<_>>()).await
-            }
+            Step::Hold { by, seen } => waves::hold(store, task, seen, &by).await,
             Step::Behind { first, seen } => {
                 let is_left = waves::leave(store, task, seen).await?;
                 waves::look_at_all(store, &[first]).await?;

@@ -35,13 +35,13 @@ pub type ContextStream = Pin<Box<dyn AsyncRead + Send>>;
 /// A container engine with BuildKit.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Returns if the engine answers.
+    /// Waits until the engine answers, for a few seconds at most.
     ///
     /// # Errors
     /// [`EngineError::Unreachable`].
     async fn ping(&self) -> Result<(), EngineError>;
 
-    /// Returns the engine's properties. It looks at its whole machine for them, which takes longer than [`Self::ping`].
+    /// Returns the engine's properties. An engine takes much longer for this than for [`Self::ping`].
     ///
     /// # Errors
     /// [`EngineError::Unreachable`] if it does not answer.

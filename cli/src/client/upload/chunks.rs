@@ -26,7 +26,7 @@ const LARGEST: usize = 1 << 20;
 /// How much is cut at once, on all processors.
 const BATCH: usize = 8 << 20;
 
-/// The sizes of the pieces in bytes that tell whether a chunk is worth compressing, and how many there are at most.
+/// The size in bytes of the pieces that tell whether a chunk is worth compressing, and how many there are at most.
 const PROBED: usize = 4 << 10;
 const PROBES: usize = 4;
 
@@ -167,8 +167,8 @@ impl Chunks {
     }
 }
 
-/// How a chunk is compressed, told by some pieces of it: what is compressed already would only take time, here and where
-/// it is unpacked.
+/// How to compress a chunk, judged by some pieces of it. Content that does not become smaller is stored: compressing it
+/// would only cost time, here and where it is unpacked.
 fn compression_of(chunk: &[u8]) -> io::Result<Compression> {
     let pieces = chunk.chunks(PROBED).step_by(chunk.len().div_ceil(PROBED * PROBES).max(1));
     let probe = pieces.collect::<Vec<_>>().concat();

@@ -188,7 +188,7 @@ pub async fn hold(
     store: &dyn Store,
     task: &NodeTask,
     mut seen: Seen,
-    by: &[&Versioned<Wave>],
+    by: &[Versioned<Wave>],
 ) -> Result<bool, StoreError> {
     by.iter().for_each(|wave| seen.wave(wave));
     let mut batch = Batch { expect: seen.0, ..Batch::default() };
